@@ -1,0 +1,291 @@
+"""Messages in, bytes for the wire out (RFC 6455 5.2 and 6.1, RFC 7692). Knows no socket."""
+
+cimport cython
+
+import os
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from ._header cimport header_format, header_size
+from ._inflate cimport (
+    Deflater,
+    deflater_begin,
+    deflater_bound,
+    deflater_close,
+    deflater_run,
+)
+from ._mask cimport mask_into
+from ._wire cimport BINARY, CLOSE, CONT, MAX_CONTROL, MAX_HEADER, PONG, TEXT
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject** bytes, Py_ssize_t size) except -1
+    ctypedef struct PyObject:
+        pass
+
+# Masking keys come from the operating system's CSPRNG (RFC 6455 5.3, 10.3), many at a time.
+cdef enum:
+    KEYS_BYTES = 4096
+    SCRATCH_KEEP = 64 * 1024    # compression scratch that an idle encoder keeps
+
+cdef bytes keys = b""
+cdef Py_ssize_t keys_used = 0
+
+
+cdef int next_key(uint8_t* key) except -1:
+    global keys, keys_used
+    if keys_used + 4 > len(keys):
+        keys = os.urandom(KEYS_BYTES)
+        keys_used = 0
+    memcpy(key, <const uint8_t*> PyBytes_AS_STRING(keys) + keys_used, 4)
+    keys_used += 4
+    return 0
+
+
+def _after_fork_in_child() -> None:
+    """Parent and child must not go on with the same keys."""
+    global keys
+    keys = b""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cdef struct Source:
+    const uint8_t* data
+    size_t length
+    bint text
+    bint lent               # buffer must be released
+    Py_buffer buffer
+
+
+cdef int source_open(Source* source, object data) except -1:
+    """Borrow the bytes of a str or bytes-like object, without a copy where they are contiguous."""
+    cdef Py_ssize_t length
+    if isinstance(data, str):
+        source.data = <const uint8_t*> PyUnicode_AsUTF8AndSize(data, &length)
+        source.length = length
+        source.text = True
+        source.lent = False
+        return 0
+    if not PyObject_CheckBuffer(data):
+        raise TypeError(f"data must be str or bytes-like, not {type(data).__name__}")
+    try:
+        PyObject_GetBuffer(data, &source.buffer, PyBUF_SIMPLE)
+    except BufferError:
+        # Not contiguous: every second byte of a buffer, say.
+        PyObject_GetBuffer(memoryview(data).tobytes(), &source.buffer, PyBUF_SIMPLE)
+    source.data = <const uint8_t*> source.buffer.buf
+    source.length = source.buffer.len
+    source.text = False
+    source.lent = True
+    return 0
+
+
+cdef inline void source_close(Source* source) noexcept:
+    if source.lent:
+        PyBuffer_Release(&source.buffer)
+
+
+@cython.final
+cdef class FrameEncoder:
+    """Messages in, bytes for the wire out (RFC 6455 section 5.2 and 6.1, RFC 7692). Knows no socket.
+
+    Args:
+        role: Our side. A client masks its frames, with keys from the operating system's CSPRNG (RFC 6455 5.3, 10.3).
+        deflate: permessage-deflate as negotiated; None if it wasn't.
+
+    Raises:
+        ValueError: If role is neither.
+    """
+
+    cdef bint masked
+    cdef bint deflate
+    cdef Deflater deflater
+    cdef uint8_t* scratch
+    cdef size_t scratch_size
+
+    def __init__(self, role, *, deflate=None):
+        if role not in ("client", "server"):
+            raise ValueError(f"role is {role!r}, must be 'client' or 'server'")
+        self.masked = role == "client"
+        if deflate is not None:
+            self.deflate = True
+            self.deflater.no_context_takeover = deflate.local_no_context_takeover
+            self.deflater.window_bits = deflate.local_max_window_bits
+            self.deflater.level = deflate.level
+            self.deflater.mem_level = deflate.mem_level
+            self.deflater.strategy = deflate.strategy
+
+    def __dealloc__(self):
+        deflater_close(&self.deflater)
+        free(self.scratch)
+
+    def encode(self, int opcode, data, /, bint fin=True):
+        """One frame. Data frames are compressed if deflate was negotiated.
+
+        Args:
+            opcode: An `Opcode`; 0x0, 0x1, 0x2 carry data, 0x8, 0x9, 0xA control.
+            data: Payload; str is encoded to UTF-8.
+            fin: Whether it is the last fragment of its message.
+
+        Raises:
+            ValueError: If the opcode is unknown, or a control frame is fragmented or longer than 125 bytes
+                (RFC 6455 5.5).
+            TypeError: If data is neither str nor bytes-like.
+            UnicodeEncodeError: If a str has lone surrogates.
+        """
+        cdef Source source
+        cdef bytes frame
+        cdef size_t size
+        cdef uint8_t* target
+        if opcode < 0 or opcode > PONG or BINARY < opcode < CLOSE:
+            raise ValueError(f"opcode {opcode:#x} is reserved (RFC 6455 5.2)")
+        source_open(&source, data)
+        try:
+            if opcode >= CLOSE:
+                if not fin:
+                    raise ValueError(f"control frame {opcode:#x} can't be fragmented (RFC 6455 5.5)")
+                if source.length > MAX_CONTROL:
+                    raise ValueError(
+                        f"control frame payload length {source.length} > max {MAX_CONTROL} (RFC 6455 5.5)"
+                    )
+            if self.deflate and opcode < CLOSE:
+                self.compress(opcode, &source, fin)
+            size = header_size(source.length, self.masked) + source.length
+            frame = PyBytes_FromStringAndSize(NULL, size)
+            target = <uint8_t*> PyBytes_AS_STRING(frame)
+            self.write(target, opcode, fin, &source)
+        finally:
+            source_close(&source)
+        self.settle()
+        return frame
+
+    def encode_batch(self, messages, /, text=None):
+        """Many unfragmented messages, one behind the other.
+
+        Args:
+            messages: str becomes a text message, bytes-like a binary one.
+            text: True makes all of them text, False all of them binary.
+
+        Raises:
+            TypeError: If a message is neither str nor bytes-like; nothing is encoded then.
+        """
+        cdef list items = list(messages)
+        cdef Source source
+        cdef size_t room = 0, used = 0, need
+        cdef uint8_t* target = NULL
+        cdef uint8_t* grown
+        cdef int opcode
+        cdef bytes frames
+        for item in items:
+            # Before the first byte of deflate state changes: all must be encodable.
+            source_open(&source, item)
+            room += source.length + MAX_HEADER
+            source_close(&source)
+        if not self.deflate:
+            # One pass, straight into the bytes that are returned.
+            frames = PyBytes_FromStringAndSize(NULL, room)
+            target = <uint8_t*> PyBytes_AS_STRING(frames)
+            for item in items:
+                source_open(&source, item)
+                if source.length + MAX_HEADER > room - used:
+                    source_close(&source)
+                    raise BufferError("a message grew while it was encoded")
+                opcode = TEXT if (source.text if text is None else text) else BINARY
+                used += self.write(target + used, opcode, True, &source)
+                source_close(&source)
+            return frames[:used]
+        room = 0
+        try:
+            for item in items:
+                source_open(&source, item)
+                try:
+                    opcode = TEXT if (source.text if text is None else text) else BINARY
+                    self.compress(opcode, &source, True)
+                    need = used + source.length + MAX_HEADER
+                    if need > room:
+                        room = 2 * need
+                        grown = <uint8_t*> realloc(target, room)
+                        if grown == NULL:
+                            raise MemoryError(f"no memory for {room} bytes of frames")
+                        target = grown
+                    used += self.write(target + used, opcode, True, &source)
+                finally:
+                    source_close(&source)
+            return PyBytes_FromStringAndSize(<char*> target, used)
+        finally:
+            free(target)
+            self.settle()
+
+    cdef int compress(self, int opcode, Source* source, bint fin) except -1:
+        """Replace the payload of ``source`` by its compressed form, in scratch."""
+        cdef size_t bound
+        cdef Py_ssize_t length
+        cdef uint8_t* scratch
+        # A continuation of nothing is for the peer to refuse; it must not meet a stream that was never begun.
+        if (opcode != CONT or not self.deflater.ready) and not deflater_begin(&self.deflater):
+            raise MemoryError("no memory for a deflate stream")
+        bound = deflater_bound(&self.deflater, source.length)
+        if bound > self.scratch_size:
+            scratch = <uint8_t*> realloc(self.scratch, bound)
+            if scratch == NULL:
+                raise MemoryError(f"no memory for {bound} bytes of compressed payload")
+            self.scratch = scratch
+            self.scratch_size = bound
+        length = deflater_run(&self.deflater, source.data, source.length, fin, self.scratch, self.scratch_size)
+        if length < 0:
+            raise RuntimeError("zlib failed to compress (RFC 7692 7.2.1)")
+        source.data = self.scratch
+        source.length = length
+        return 0
+
+    cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source) except 0:
+        """Header, key and payload; returns the bytes written."""
+        cdef uint8_t key[4]
+        cdef size_t size
+        cdef bint rsv1 = self.deflate and (opcode == TEXT or opcode == BINARY)
+        if self.masked:
+            next_key(key)
+            size = header_format(target, opcode, fin, rsv1, source.length, key)
+            mask_into(target + size, source.data, source.length, key, 0)
+        else:
+            size = header_format(target, opcode, fin, rsv1, source.length, NULL)
+            memcpy(target + size, source.data, source.length)
+        return size + source.length
+
+    cdef void settle(self) noexcept:
+        if self.scratch_size > SCRATCH_KEEP:
+            free(self.scratch)
+            self.scratch = NULL
+            self.scratch_size = 0
+
+
+def apply_mask(data, key, Py_ssize_t position=0, /):
+    """XOR ``data`` with the 4-byte ``key``, beginning at byte ``position % 4`` of the key (RFC 6455 5.3)."""
+    cdef Source source
+    cdef uint8_t four[4]
+    cdef bytes key_bytes = memoryview(key).tobytes()
+    cdef bytes result
+    cdef int i
+    if len(key_bytes) != 4:
+        raise ValueError(f"masking key has {len(key_bytes)} bytes, must have 4 (RFC 6455 5.3)")
+    for i in range(4):
+        four[i] = key_bytes[i]
+    source_open(&source, memoryview(data))
+    try:
+        result = PyBytes_FromStringAndSize(NULL, source.length)
+        mask_into(<uint8_t*> PyBytes_AS_STRING(result), source.data, source.length, four, <size_t> (position & 3))
+    finally:
+        source_close(&source)
+    return result

@@ -1,0 +1,349 @@
+"""``async for message in connection`` without a coroutine per message, and fairness towards the event loop."""
+
+cimport cython
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_REFCNT
+from libc.stdint cimport int64_t, uint64_t
+
+from ._batch cimport Batch, make_object
+from ._decoder cimport FrameDecoder
+from ._histogram cimport (
+    Histogram,
+    histogram_add,
+    histogram_close,
+    histogram_quantile,
+)
+from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
+
+cdef extern from *:
+    """
+    #include <chrono>
+    static inline int64_t fastws_turn_ns() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(
+            std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    typedef int (*fastws_send)(PyObject *, PyObject *, PyObject **);
+    /* With am_send, the interpreter (3.10, 3.11, and where it asks PyIter_Send) takes a value without StopIteration. */
+    static inline void fastws_set_am_send(PyObject *type, fastws_send send) {
+        ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)(void (*)(void))send;
+    }
+    static inline int fastws_iter_send(PyObject *iter, PyObject *value, PyObject **result) {
+        return (int)PyIter_Send(iter, value, result);
+    }
+    """
+    int64_t fastws_turn_ns() noexcept nogil
+    ctypedef int (*fastws_send)(PyObject*, PyObject*, PyObject**) except -1
+    void fastws_set_am_send(PyObject* type, fastws_send send)
+    int fastws_iter_send(PyObject* iterator, PyObject* value, PyObject** result) except -1
+
+cdef enum:
+    SEND_RETURN = 0             # PYGEN_RETURN
+    SEND_NEXT = 1               # PYGEN_NEXT
+    CLOCK_EVERY_MAX = 32        # messages between two looks at the clock
+    SAMPLES_MAX = 16            # messages of a batch whose waiting time is looked at
+
+
+cdef tuple quantiles(const Histogram* histogram):
+    return (
+        histogram.total,
+        histogram_quantile(histogram, 0.5),
+        histogram_quantile(histogram, 0.99),
+        histogram_quantile(histogram, 0.999),
+        histogram.largest,
+    )
+
+
+@cython.final
+cdef class Turn:
+    """How long a consumer may go on without giving the event loop its turn.
+
+    A turn ends after ``max_ns``, or after ``max_messages`` or what was queued when it began, whichever is more.
+    The clock is read rarely while messages are handled quickly, and at each message while they aren't.
+
+    The same looks at the clock tell how long messages waited and how long the consumer took for them; all messages
+    between two looks count alike.
+
+    Attributes:
+        busy: Whether a coroutine is receiving; others must not. Set by the connection, respected by the iterator.
+    """
+
+    cdef bint is_busy           # another coroutine is receiving
+    cdef Histogram waits, processings
+    cdef int64_t handed_ns      # of the last look while the consumer has been at work; 0: it waits
+    cdef uint64_t handed        # messages of the last batch; 0: single ones
+    cdef FrameDecoder decoder
+    cdef uint64_t max_messages
+    cdef int64_t max_ns
+    cdef uint64_t left          # messages in this turn
+    cdef uint64_t until_clock   # messages until the clock is read
+    cdef uint64_t clock_every
+    cdef int64_t ends_ns        # 0: the turn's first message wasn't handed out yet
+
+    def __init__(self, FrameDecoder decoder not None, *, max_messages=1024, max_ns=5_000_000):
+        self.decoder = decoder
+        self.max_messages = max_messages
+        self.max_ns = max_ns
+        self.begin()
+
+    cdef void begin(self) noexcept:
+        cdef uint64_t queued = self.decoder.inbox.messages
+        self.left = queued if queued > self.max_messages else self.max_messages
+        self.until_clock = self.clock_every = 1
+        self.ends_ns = 0
+        self.handed_ns = 0
+        self.handed = 0
+
+    def __dealloc__(self):
+        histogram_close(&self.waits)
+        histogram_close(&self.processings)
+
+    cdef inline bint count(self, uint64_t messages) noexcept:
+        if self.left < messages:
+            self.left = 0
+            self.stop()
+            return True
+        self.left -= messages
+        if self.until_clock > messages:
+            self.until_clock -= messages
+            return False
+        return self.look()
+
+    cdef bint look(self) noexcept:
+        cdef int64_t now = fastws_turn_ns()
+        self.processed(now)
+        if self.ends_ns == 0:
+            self.ends_ns = now + self.max_ns
+        elif now >= self.ends_ns:
+            self.left = 0
+            self.handed_ns = 0
+            return True
+        self.handed_ns = now
+        if self.decoder.inbox.messages:
+            histogram_add(&self.waits, now - inbox_head(&self.decoder.inbox).received_ns, self.clock_every)
+        if now + self.max_ns == self.ends_ns:
+            pass                        # the first look of a turn
+        elif self.ends_ns - now > self.max_ns // 2:
+            # In time: look half as often. Else every message may be the last.
+            if self.clock_every < CLOCK_EVERY_MAX:
+                self.clock_every *= 2
+        else:
+            self.clock_every = 1
+        self.until_clock = self.clock_every
+        return False
+
+    cdef void processed(self, int64_t now) noexcept:
+        """The consumer has come back for more."""
+        cdef uint64_t messages = self.handed if self.handed else self.clock_every - self.until_clock + 1
+        if self.handed_ns:
+            histogram_add(&self.processings, (now - self.handed_ns) // <int64_t> messages, messages)
+        self.handed = 0
+
+    cdef void stop(self) noexcept:
+        """The consumer waits, or the loop has its turn: that isn't processing."""
+        if self.handed_ns:
+            self.processed(fastws_turn_ns())
+            self.handed_ns = 0
+
+    @property
+    def busy(self):
+        return self.is_busy
+
+    @busy.setter
+    def busy(self, bint value):
+        if value:
+            self.stop()
+        self.is_busy = value
+
+    def took(self, Batch batch not None, /):
+        """Count the messages of a batch that was handed out, after ``spend()`` for the first one."""
+        cdef Py_ssize_t rest = batch.length - 1
+        cdef Py_ssize_t step = rest // SAMPLES_MAX + 1
+        cdef Py_ssize_t i = 1
+        cdef int64_t now
+        if rest < 0:
+            return
+        self.left = self.left - <uint64_t> rest if self.left > <uint64_t> rest else 0
+        now = fastws_turn_ns()
+        while i <= rest:
+            histogram_add(&self.waits, now - batch.record(i).received_ns, min(step, rest + 1 - i))
+            i += step
+        self.handed_ns = now
+        self.handed = rest + 1
+        self.until_clock = self.clock_every = 1
+
+    @property
+    def wait(self):
+        """How long messages waited in the queue, in nanoseconds: (count, median, p99, p99.9, largest)."""
+        return quantiles(&self.waits)
+
+    @property
+    def processing(self):
+        """How long the consumer took for a message, in nanoseconds: (count, median, p99, p99.9, largest)."""
+        return quantiles(&self.processings)
+
+    def spend(self, uint64_t messages=1, /):
+        """Count messages handed out; True if it's the loop's turn now (the caller then suspends and renews)."""
+        return self.count(messages)
+
+    def renew(self):
+        """A new turn begins: the loop has run."""
+        self.begin()
+
+
+@cython.final
+cdef class Message:
+    """The awaitable that `MessageIterator` gives out: a coroutine in all but type.
+
+    It takes a message only when it is awaited, so one that is dropped or cancelled loses nothing.
+    """
+
+    cdef FrameDecoder decoder
+    cdef Turn turn
+    cdef object wait
+    cdef object resume
+    cdef object waiting         # the coroutine that waits for us, once the queue was empty
+
+    cdef int step(self, PyObject* value, PyObject** result) except -1:
+        cdef object message
+        cdef Record* record
+        if self.waiting is None:
+            if self.decoder.inbox.messages and not self.turn.is_busy:
+                if self.turn.count(1):
+                    self.turn.begin()
+                    result[0] = <PyObject*> None
+                    Py_INCREF(None)
+                    return SEND_NEXT
+                record = inbox_head(&self.decoder.inbox)
+                if record.flags & FLAG_WHOLE == FLAG_WHOLE and not self.decoder.decoding and not self.decoder.admits:
+                    message = make_object(record.data, record.length, record.flags)
+                    inbox_drop_head(&self.decoder.inbox)
+                else:
+                    message = self.decoder.pop_message(None)
+                if message is not None:
+                    if self.decoder.blocked and self.decoder.may_resume():
+                        self.resume()
+                    result[0] = <PyObject*> message
+                    Py_INCREF(message)
+                    return SEND_RETURN
+            self.waiting = self.wait()
+        return self.step_waiting(value, result)
+
+    cdef int step_waiting(self, PyObject* value, PyObject** result) except -1:
+        cdef int status
+        try:
+            status = fastws_iter_send(<PyObject*> self.waiting, value, result)
+        except BaseException:
+            self.waiting = None
+            raise
+        if status == SEND_RETURN:
+            self.waiting = None
+        return status
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value, /):
+        """Run until the next suspension; StopIteration carries the message."""
+        cdef PyObject* result = NULL
+        cdef int status = self.step(<PyObject*> value, &result)
+        cdef object taken = <object> result
+        _DECREF(result)
+        if status == SEND_RETURN:
+            raise StopIteration(taken)
+        return taken
+
+    def throw(self, typ, val=None, tb=None, /):
+        """Raise an exception where it waits."""
+        waiting = self.waiting
+        if waiting is None:
+            if isinstance(typ, BaseException):
+                raise typ
+            if val is None:
+                val = typ()
+            elif not isinstance(val, BaseException):
+                val = typ(val)
+            raise val.with_traceback(tb)
+        try:
+            return waiting.throw(typ) if val is None else waiting.throw(typ, val, tb)
+        except BaseException:
+            self.waiting = None
+            raise
+
+    def close(self):
+        """Stop waiting."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.close()
+
+
+cdef extern from *:
+    """
+    static inline void fastws_decref(PyObject *object) { Py_XDECREF(object); }
+    """
+    void _DECREF "fastws_decref"(PyObject* object)
+
+
+cdef int message_send(PyObject* message, PyObject* value, PyObject** result) except -1:
+    return (<Message> message).step(value, result)
+
+
+fastws_set_am_send(<PyObject*> Message, message_send)
+
+
+async def _ended():
+    raise StopAsyncIteration
+
+
+@cython.final
+cdef class MessageIterator:
+    """``async for message in connection``: completes without suspending while messages are queued.
+
+    Args:
+        decoder: Where the messages wait.
+        turn: Fairness; at the end of a turn the iterator yields to the loop once.
+        wait: Called when no message is queued; returns a coroutine that gives the next message, or raises
+            StopAsyncIteration at the end.
+        resume: Called after a message was taken that left the decoder ``resumable``.
+    """
+
+    cdef Message message
+    cdef FrameDecoder decoder
+
+    def __init__(self, FrameDecoder decoder not None, Turn turn not None, wait, resume):
+        cdef Message message = Message.__new__(Message)
+        message.decoder = self.decoder = decoder
+        message.turn = turn
+        message.wait = wait
+        message.resume = resume
+        self.message = message
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        # One awaitable serves message after message, unless somebody still holds it; whoever must wait gets a
+        # coroutine of its own.
+        cdef Message message = self.message
+        if message is None:
+            return _ended()
+        if not self.decoder.inbox.messages or message.turn.is_busy:
+            return message.wait()
+        if Py_REFCNT(message) > 2:      # ours are the iterator's and the variable's
+            self.message = Message.__new__(Message)
+            self.message.decoder = message.decoder
+            self.message.turn = message.turn
+            self.message.wait = message.wait
+            self.message.resume = message.resume
+            return self.message
+        return message
+
+    async def aclose(self):
+        """End the iteration, as ``aclose()`` of an asynchronous generator does; the connection stays open."""
+        self.message = None
