@@ -1,0 +1,69 @@
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Self, final
+
+from ._batch import Batch
+from ._decoder import FrameDecoder
+
+@final
+class Turn:
+    """How long a consumer may go on without giving the event loop its turn.
+
+    A turn ends after ``max_ns``, or after ``max_messages`` or what was queued when it began, whichever is more.
+    The clock is read rarely while messages are handled quickly, and at each message while they aren't.
+
+    The same looks at the clock tell how long messages waited and how long the consumer took for them; all messages
+    between two looks count alike.
+    """
+
+    def __init__(self, decoder: FrameDecoder, *, max_messages: int = 1024, max_ns: int = 5_000_000) -> None: ...
+    def spend(self, messages: int = 1, /) -> bool:
+        """Count messages handed out; True if it's the loop's turn now (the caller then suspends and renews)."""
+    def took(self, batch: Batch, /) -> None:
+        """Count the messages of a batch that was handed out, after ``spend()`` for the first one."""
+    def renew(self) -> None:
+        """A new turn begins: the loop has run."""
+    @property
+    def busy(self) -> bool:
+        """Whether a coroutine is receiving; others must not. Set by the connection, respected by the iterator."""
+    @busy.setter
+    def busy(self, value: bool) -> None: ...
+    @property
+    def wait(self) -> tuple[int, int, int, int, int]:
+        """How long messages waited in the queue, in nanoseconds: (count, median, p99, p99.9, largest)."""
+    @property
+    def processing(self) -> tuple[int, int, int, int, int]:
+        """How long the consumer took for a message, in nanoseconds: (count, median, p99, p99.9, largest)."""
+
+@final
+class MessageIterator:
+    """``async for message in connection``: completes without suspending while messages are queued.
+
+    Args:
+        decoder: Where the messages wait.
+        turn: Fairness; at the end of a turn the iterator yields to the loop once.
+        wait: Called when no message is queued; returns a coroutine that gives the next message, or raises
+            StopAsyncIteration at the end.
+        resume: Called after a message was taken that left the decoder ``resumable``.
+    """
+
+    def __init__(
+        self,
+        decoder: FrameDecoder,
+        turn: Turn,
+        wait: Callable[[], Coroutine[Any, Any, str | bytes]],
+        resume: Callable[[], None],
+    ) -> None: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]: ...
+    async def aclose(self) -> None:
+        """End the iteration, as ``aclose()`` of an asynchronous generator does; the connection stays open."""
+
+@final
+class Message:
+    """The awaitable that `MessageIterator` gives out: a coroutine in all but type."""
+
+    def __await__(self) -> Generator[Any, None, str | bytes]: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
+    def close(self) -> None: ...

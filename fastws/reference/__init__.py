@@ -1,0 +1,27 @@
+"""The data plane in plain Python, written to be read beside RFC 6455 and RFC 7692.
+
+It is the oracle that the compiled core is compared with, the baseline that it is measured against, and the fallback
+where it can't be compiled. Where the two disagree, this one is right, or the contract is unclear.
+
+Reading order: `header` (RFC 6455 5.2), `utf8` (8.1), `inflate` (RFC 7692 7.2.2), `inbox` and `batch` (what waits for
+the consumer), `decoder` (which puts them together), `encoder`, and `iterator`. Then what becomes of messages when there
+is no room: `keys`, `policies`, `backlog`, `inspection`, `losses`, and `admission` (which puts these together).
+"""
+
+from __future__ import annotations
+
+from .batch import Batch, rebuild_batch
+from .decoder import FrameDecoder
+from .encoder import FrameEncoder
+from .header import apply_mask
+from .iterator import MessageIterator, Turn
+
+__all__ = [
+    "Batch",
+    "FrameDecoder",
+    "FrameEncoder",
+    "MessageIterator",
+    "Turn",
+    "apply_mask",
+    "rebuild_batch",
+]
