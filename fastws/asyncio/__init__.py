@@ -1,0 +1,1 @@
+"""The names of ``websockets.asyncio``: ``from fastws.asyncio.client import connect``."""

@@ -1,0 +1,5 @@
+"""Counterpart of ``websockets.asyncio.router``."""
+
+from ..router import Router, route, unix_route
+
+__all__ = ["Router", "route", "unix_route"]

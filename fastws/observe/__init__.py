@@ -1,0 +1,1 @@
+"""What a connection tells of itself: figures, events, early warning."""

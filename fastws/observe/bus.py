@@ -1,0 +1,100 @@
+"""From where an event happens to whoever wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Self
+
+from .events import Event, EventsLost
+
+__all__ = ["EventBus", "EventIterator"]
+
+
+class EventIterator:
+    """``async for event in connection.events()``: begins where it is made, ends when the connection is closed.
+
+    Args:
+        max_events: Most events that wait; older ones are dropped, and an `EventsLost` says how many.
+        ended: Whether the connection is closed already.
+    """
+
+    def __init__(self, max_events: int, ended: bool) -> None:
+        if max_events < 1:
+            raise ValueError(f"max_events is {max_events}, must be 1 or more")
+        self._events: deque[Event] = deque(maxlen=max_events)
+        self._dropped = 0
+        self._ended = ended
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def put(self, event: Event) -> None:
+        """Called by the bus."""
+        if len(self._events) == self._events.maxlen:
+            self._dropped += 1
+        self._events.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        """What waits is still given."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if self._dropped:
+            lost, self._dropped = EventsLost(self._dropped), 0
+            return lost
+        return self._events.popleft()
+
+
+class EventBus:
+    """Gives events to a callback and to iterators, at once.
+
+    Args:
+        callback: Called with (connection, event); None if nobody wants it.
+    """
+
+    def __init__(self, callback: Callable[[Any, Event], object] | None) -> None:
+        self._callback = callback
+        self._iterators: weakref.WeakSet[EventIterator] = weakref.WeakSet()
+        self._ended = False
+
+    def subscribe(self, max_events: int) -> EventIterator:
+        """Give all events from now on, as long as the iterator lives."""
+        iterator = EventIterator(max_events, self._ended)
+        self._iterators.add(iterator)
+        return iterator
+
+    def emit(self, connection: Any, event: Event) -> None:
+        """Tell everybody. What the callback raises is logged: it must not break the connection."""
+        if self._ended:
+            return
+        for iterator in list(self._iterators):
+            iterator.put(event)
+        if self._callback is not None:
+            try:
+                self._callback(connection, event)
+            except Exception:
+                connection.logger.error("on_event failed for %s", type(event).__name__, exc_info=True)
+
+    def end(self) -> None:
+        """Nothing will come any more."""
+        self._ended = True
+        for iterator in list(self._iterators):
+            iterator.end()

@@ -1,0 +1,284 @@
+"""What a connection tells of itself: figures, events, early warning."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from websockets.asyncio.connection import Connection as UpstreamConnection
+from websockets.protocol import OPEN
+
+from .core import FrameDecoder, Turn
+from .observe import kernel
+from .observe.bus import EventBus, EventIterator
+from .observe.events import Closed, Event, EventsLost, Gap, MessagesLost, PeerGone, ResyncNeeded, SlowConsumer
+from .observe.pressure import Episode, Monitor, PauseClock, advice
+from .observe.stats import Quantiles, StalledBy, Stats
+from .options import Options, take_options
+from .overflow import Lost
+from .wire import RECORD_BYTES, Notice
+
+__all__ = ["Observed"]
+
+_STALL_S = 0.1
+"""From here on, something that waits is stalled."""
+_SILENCE_S = 1.0
+"""From here on, a ping without an answer is a stall."""
+_LOSS_EVERY_S = 1.0
+"""Between two events that tell of losses."""
+_UNSENT_MAX = 2**20
+"""Bytes that a peer may leave unread before it gets no automatic replies any more."""
+
+
+class Observed(UpstreamConnection):
+    """The part of `Connection` that looks at it.
+
+    Args:
+        *args: As ``websockets`` takes them.
+        **kwargs: `Options`, and what ``websockets`` takes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._options = options = Options(**take_options(kwargs))
+        super().__init__(*args, **kwargs)
+        self.max_queue_bytes = options.max_queue_bytes
+        self._decoder: FrameDecoder | None = None
+        self._turn: Turn | None = None
+        self._lost = False
+        self._observing = False
+        self._watched = False
+        self._peer_gone = False
+        self._bus = EventBus(options.on_event)
+        self._monitor = Monitor.of(self.loop)
+        self._pauses = PauseClock()
+        self._pauses_seen = 0
+        self._episodes: list[Episode] = []
+        self._slow = 0
+        self._sheds = bool(options.decoder_arguments)
+        self._lost_told = Lost()
+        self._lost_told_at = 0.0
+        self._messages_out = 0
+        self._bytes_out = 0
+        self._controls_out = 0
+        self._pings_in = 0
+        self._pongs_in = 0
+        self._ping_delay_max_ns = 0
+        self._heard = 0
+
+    # For users
+
+    @property
+    def stats(self) -> Stats:
+        """All figures at this moment. Cost: some microseconds, more where thousands of keys have lost messages."""
+        decoder, turn = self._decoder, self._turn
+        if decoder is None or turn is None:
+            return Stats(latency_s=self.latency, controls_out=self._controls_out)
+        info = kernel.tcp_info(self._descriptor)
+        lag_ns = decoder.exchange_lag_ns
+        paused_s, pause_max_s = self._pauses.read_s()
+        return Stats(
+            messages_in=decoder.messages_received,
+            messages_out=self._messages_out,
+            controls_out=self._controls_out,
+            bytes_in=decoder.bytes_received,
+            bytes_out=self._bytes_out,
+            delivered=decoder.delivered,
+            answered=decoder.answered,
+            queued_messages=decoder.queued_messages,
+            queued_messages_max=decoder.queued_messages_max,
+            queued_bytes=decoder.queued_bytes,
+            queued_bytes_max=decoder.queued_bytes_max,
+            oldest_s=self._oldest_s,
+            kernel_backlog_bytes=kernel.backlog_bytes(self._descriptor),
+            wait=_quantiles(turn.wait),
+            processing=_quantiles(turn.processing),
+            paused=self._pauses.running,
+            paused_s=paused_s,
+            pauses=self._pauses.count,
+            pause_max_s=pause_max_s,
+            lost=decoder.lost,
+            gaps=decoder.gaps,
+            lost_by_key=tuple(decoder.lost_by_key()),
+            pings_in=self._pings_in,
+            pongs_in=self._pongs_in,
+            ping_delay_max_s=self._ping_delay_max_ns / 1e9,
+            latency_s=self.latency,
+            loop_lag_s=self._monitor.lag_now_s(),
+            loop_lag_max_s=self._monitor.lag_max_s,
+            exchange_lag_s=None if lag_ns is None else lag_ns / 1e9,
+            stalled_by=self._stalled_by(info),
+            idle_s=None if info is None else info.idle_s,
+        )
+
+    def events(self, max_events: int = 1024) -> EventIterator:
+        """Iterate on what happens to the connection, from now on and until it is closed.
+
+        There may be several iterators; each gets all events.
+
+        Args:
+            max_events: Most events that wait; then the oldest are dropped, and an `EventsLost` says how many.
+        """
+        return self._bus.subscribe(max_events)
+
+    def resynced(self, key: str) -> None:
+        """After `ResyncNeeded`: messages of ``key`` are delivered again from now on. Get the snapshot afterwards."""
+        if self._decoder is not None:
+            self._decoder.resynced(key)
+
+    # Figures
+
+    @property
+    def _descriptor(self) -> int:
+        """File descriptor of the socket; -1 if there is none any more."""
+        if self._lost or self.transport.is_closing():
+            return -1
+        sock = self.transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
+    @property
+    def _oldest_s(self) -> float:
+        oldest_ns = 0 if self._decoder is None else self._decoder.oldest_ns
+        return (time.monotonic_ns() - oldest_ns) / 1e9 if oldest_ns else 0.0
+
+    def _stalled_by(self, info: kernel.TcpInfo | None) -> StalledBy:
+        if self._monitor.was_late(_STALL_S):
+            return "loop"
+        if self._pauses.running or self._oldest_s > _STALL_S:
+            return "consumer"
+        pinged_at = min((sent_at for _, sent_at in tuple(self.pending_pings.values())), default=None)
+        if self.paused or (pinged_at is not None and self.loop.time() - pinged_at > _SILENCE_S):
+            return "network" if info is not None and info.retransmits else "peer"
+        return None
+
+    # Events
+
+    def _emit(self, event: Event) -> None:
+        self._bus.emit(self, event)
+
+    def _observe(self) -> None:
+        """The connection is open."""
+        self._observing = True
+        self._episodes = [Episode(threshold) for threshold in self._options.all_thresholds(self.max_queue_high)]
+
+    def _notices(self, decoder: FrameDecoder) -> None:
+        """Pass on what the decoder has noticed, and do what it can't."""
+        for kind, text, first, second in decoder.notices():
+            if kind == Notice.REPLY:
+                self._reply(first)
+            elif kind == Notice.GAP:
+                self._emit(Gap(text, first, second))
+            elif kind == Notice.RESYNC:
+                self._emit(ResyncNeeded(text or ""))
+            elif kind == Notice.DISCONNECT:
+                if self.protocol.state is OPEN:
+                    # It is us who go.
+                    self._peer_gone = True
+                    self.protocol.fail(first, text or "")
+                    self._answer()
+            else:
+                self._emit(EventsLost(first))
+
+    def _reply(self, index: int) -> None:
+        if index < len(self._options.replies):
+            self._send_now(self._options.replies[index].send)
+        else:
+            # What the heartbeat expects comes behind the user's.
+            self._heard += 1
+
+    def _send_now(self, text: str) -> None:
+        """Send a message from a callback, without waiting for anything."""
+        if self.protocol.state is not OPEN or self.transport.get_write_buffer_size() > _UNSENT_MAX:
+            return
+        if self.send_in_progress is not None:
+            # Not between the fragments of another message, RFC 6455 5.4.
+            self.send_in_progress.add_done_callback(lambda _: self._send_now(text))
+            return
+        self.protocol.send_text(text.encode())
+        self._answer()
+
+    def _answer(self) -> None:
+        raise NotImplementedError
+
+    def _discard_queue(self) -> None:
+        raise NotImplementedError
+
+    def _peer_has_gone(self) -> None:
+        """The stream has ended without a close frame."""
+        if not self._peer_gone and self._observing and self.protocol.close_rcvd is None:
+            self._peer_gone = True
+            self._emit(PeerGone(0 if self._decoder is None else self._decoder.queued_messages, self._oldest_s))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._peer_has_gone()
+        self._pauses.stop()
+        self._monitor.forget(self)
+        super().connection_lost(exc)
+        if self._observing:
+            self._tell_losses(time.monotonic(), at_once=True)
+            queued = 0 if self._decoder is None else self._decoder.queued_messages
+            code, reason = self.protocol.close_code, self.protocol.close_reason
+            self._emit(Closed(1006 if code is None else code, reason or "", queued))
+        self._bus.end()
+
+    # Early warning
+
+    def _watch(self) -> None:
+        """Messages wait, or reading is paused: somebody must look at it."""
+        self._watched = True
+        self._monitor.watch(self)
+
+    def _look(self, now: float) -> bool:
+        """Called by the monitor."""
+        decoder = self._decoder
+        if decoder is None or self._lost:
+            return False
+        paused = self._pauses.running
+        was_full = paused or self._pauses.count != self._pauses_seen
+        self._pauses_seen = self._pauses.count
+        messages = decoder.queued_messages
+        if messages or self._slow or was_full:
+            figures = {
+                "messages": messages,
+                "bytes": decoder.queued_bytes + RECORD_BYTES * decoder.queued_frames,
+                "age": self._oldest_s,
+            }
+            for episode in self._episodes:
+                crossing = episode.update(now, figures, was_full)
+                if crossing is not None:
+                    self._crossed(SlowConsumer(*crossing[:4], self.stats, crossing.lasted_s))
+        if paused and not self._peer_gone and kernel.hung_up(self._descriptor):
+            self._peer_has_gone()
+            if self._options.on_close == "raise":
+                self._discard_queue()
+        told = self._tell_losses(now)
+        self._watched = bool(messages or paused or self._slow or not told)
+        return self._watched
+
+    def _tell_losses(self, now: float, *, at_once: bool = False) -> bool:
+        """Whether all that policies have lost was told."""
+        if self._decoder is None or not self._sheds:
+            return True
+        lost = self._decoder.lost
+        if lost == self._lost_told:
+            return True
+        if not at_once and now - self._lost_told_at < _LOSS_EVERY_S:
+            return False
+        self._emit(MessagesLost(lost.since(self._lost_told)))
+        self._lost_told, self._lost_told_at = lost, now
+        return True
+
+    def _crossed(self, event: SlowConsumer) -> None:
+        """An episode has begun or ended; several thresholds may tell of the same, and it is logged once."""
+        self._slow += 1 if event.phase == "started" else -1
+        if event.phase == "started" and self._slow == 1:
+            self.logger.warning("%s", advice(event.stats))
+        elif not self._slow:
+            self.logger.info("slow consumer: it has caught up after %.1f s", event.lasted_s)
+        self._emit(event)
+
+
+def _quantiles(figures: tuple[int, int, int, int, int]) -> Quantiles:
+    """From (count, p50, p99, p999, max) in nanoseconds."""
+    count, *times = figures
+    return Quantiles(count, *(ns / 1e9 for ns in times))

@@ -1,0 +1,205 @@
+"""Is the peer alive, and does the feed flow: keepalive, heartbeats of messages, staleness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from .core import FrameDecoder
+from .liveness import Heartbeat, Staleness
+from .observe import kernel
+from .observe.events import Stale
+from .observe.pressure import PauseClock
+from .observed import Observed
+
+__all__ = ["Silence", "Vitals"]
+
+_LOOKS = 16
+"""Looks in the time that a silence may last."""
+_LOOK_MAX_S = 1.0
+_LATE_S = 0.05
+
+
+class Silence:
+    """How long nothing has come although we were reading.
+
+    Time in which reading was paused as our queue was full doesn't count, nor a look that came late: then the event loop
+    was blocked, and what has come may not have been read.
+
+    Args:
+        limit_s: Seconds that it may last.
+        count: Counts what comes.
+        pauses: When reading was paused.
+        strict: What comes between two looks counts as having come at the first of them; else at the second.
+
+    Attributes:
+        seconds: How long it lasts.
+        before_s: How long it had lasted when something came.
+        blind_ns: ``time.monotonic_ns()`` of the last look before which we weren't reading all the time.
+    """
+
+    def __init__(self, limit_s: float, count: Callable[[], int], pauses: PauseClock, *, strict: bool = False) -> None:
+        self._limit_s = limit_s
+        self._count = count
+        self._pauses = pauses
+        self._strict = strict
+        self._counted = count()
+        self._paused_s = pauses.read_s()[0]
+        self._looked_at = time.monotonic()
+        self.seconds = 0.0
+        self.before_s = 0.0
+        self.blind_ns = time.monotonic_ns()
+
+    @property
+    def next_look_s(self) -> float:
+        """Seconds until it should be looked at again."""
+        step = min(self._limit_s / _LOOKS, _LOOK_MAX_S)
+        left = self._limit_s - self.seconds
+        return max(min(step, left) if left > 0.0 else step, 0.001)
+
+    def look(self) -> bool:
+        """Look again; True if it lasts too long."""
+        now, paused_s, counted = time.monotonic(), self._pauses.read_s()[0], self._count()
+        elapsed, asked = now - self._looked_at, self.next_look_s
+        late = elapsed > 2 * asked + _LATE_S
+        paused = paused_s - self._paused_s
+        if late or paused:
+            self.blind_ns = time.monotonic_ns()
+        if counted != self._counted:
+            self.before_s = self.seconds
+            self.seconds = min(elapsed, asked) if self._strict else 0.0
+        elif not late:
+            self.seconds += max(0.0, elapsed - paused)
+        self._counted, self._paused_s, self._looked_at = counted, paused_s, now
+        return self.seconds >= self._limit_s
+
+
+class Vitals(Observed):
+    """The part of `Connection` that tells whether it is alive."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._vital_tasks: list[asyncio.Task[None]] = []
+
+    def _start_vitals(self, decoder: FrameDecoder) -> None:
+        heartbeat, staleness = self._options.heartbeat, self._options.staleness
+        if heartbeat is not None:
+            self._vital_tasks.append(self.loop.create_task(self._beat(heartbeat, decoder)))
+        if staleness is not None:
+            self._vital_tasks.append(self.loop.create_task(self._await_silence(staleness, decoder)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for task in self._vital_tasks:
+            task.cancel()
+        # Break reference cycles, to allow immediate garbage collection.
+        self._vital_tasks.clear()
+
+    # Pings
+
+    async def keepalive(self) -> None:
+        """Send a ping and wait for its pong at regular intervals, as ``websockets`` does.
+
+        The peer isn't blamed while we are the ones who don't read, and any byte from it is a sign of life. A dead peer
+        is found within ``ping_interval + ping_timeout``, also while it doesn't take what we send.
+        """
+        decoder = self._decoder
+        if decoder is None or self.ping_timeout is None:
+            await super().keepalive()
+            return
+        assert self.ping_interval is not None
+        latency = 0.0
+        try:
+            while True:
+                await asyncio.sleep(self.ping_interval - latency)
+                silence = Silence(self.ping_timeout, lambda: decoder.bytes_received, self._pauses, strict=True)
+                ping = self.loop.create_task(self.ping())
+                try:
+                    await self._while_alive(ping, silence)
+                    pong_received = await ping
+                    if self.debug:
+                        self.logger.debug("% sent keepalive ping")
+                    await self._while_alive(pong_received, silence)
+                    latency = await pong_received
+                    if self.debug:
+                        self.logger.debug("% received keepalive pong")
+                except TimeoutError:
+                    if self.debug:
+                        self.logger.debug("- timed out waiting for keepalive pong")
+                    async with self.send_context():
+                        self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+                    raise AssertionError(
+                        "send_context() should wait for connection_lost(), which cancels keepalive()"
+                    ) from None
+                finally:
+                    ping.cancel()
+        except Exception:
+            self.logger.error("keepalive ping failed", exc_info=True)
+
+    async def _while_alive(self, waited: Any, silence: Silence) -> None:
+        """Wait for a future; TimeoutError if the peer is silent for too long."""
+        while not waited.done():
+            await asyncio.wait((waited,), timeout=silence.next_look_s)
+            # What waits in the kernel is a sign of life, too.
+            if not waited.done() and silence.look() and not kernel.backlog_bytes(self._descriptor):
+                raise TimeoutError
+
+    # Heartbeats
+
+    async def _beat(self, heartbeat: Heartbeat, decoder: FrameDecoder) -> None:
+        timeout = heartbeat.every if heartbeat.timeout is None else heartbeat.timeout
+
+        def count() -> int:
+            return decoder.messages_received if heartbeat.expect is None else self._heard
+
+        due = time.monotonic() + heartbeat.every
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + heartbeat.every
+            before = count()
+            silence = Silence(timeout, count, self._pauses)
+            self._send_now(heartbeat.send)
+            while count() == before:
+                await asyncio.sleep(silence.next_look_s)
+                if silence.look() and not kernel.backlog_bytes(self._descriptor):
+                    await self._fail_heartbeat(timeout)
+                    return
+
+    async def _fail_heartbeat(self, waited_s: float) -> None:
+        reason = f"heartbeat timeout: no answer within {waited_s:g} s"
+        self.logger.error("%s", reason)
+        with contextlib.suppress(ConnectionClosed):
+            async with self.send_context():
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, reason)
+
+    # Staleness
+
+    async def _await_silence(self, staleness: Staleness, decoder: FrameDecoder) -> None:
+        silence = Silence(staleness.seconds, lambda: decoder.messages_received, self._pauses)
+        limit_ns = int(staleness.seconds * 1e9)
+        stale = False
+        stale_keys: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(silence.next_look_s)
+            if silence.look() != stale:
+                stale = not stale
+                if stale:
+                    self._emit(Stale(None, silence.seconds))
+                else:
+                    self._emit(Stale(None, silence.before_s, "cleared"))
+            if staleness.key is None:
+                continue
+            now_ns = time.monotonic_ns()
+            for key, seen_ns in decoder.last_seen().items():
+                if key in stale_keys:
+                    if seen_ns != stale_keys[key]:
+                        self._emit(Stale(key, (seen_ns - stale_keys.pop(key)) / 1e9, "cleared"))
+                elif now_ns - max(seen_ns, silence.blind_ns) >= limit_ns:
+                    stale_keys[key] = seen_ns
+                    self._emit(Stale(key, (now_ns - seen_ns) / 1e9))
