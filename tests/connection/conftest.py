@@ -1,0 +1,35 @@
+"""Fixtures of the connection layer's tests."""
+
+from __future__ import annotations
+
+import pytest
+from interop.certificate import Certificate, make_certificate
+
+from .net import PLAIN, Link, tls_link
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    made = make_certificate(tmp_path_factory.mktemp("certificate"))
+    if made is None:
+        pytest.skip("TLS needs the package cryptography or the command openssl to make a certificate")
+    return made
+
+
+@pytest.fixture
+def tls(certificate: Certificate) -> Link:
+    """TLS on loopback."""
+    return tls_link(certificate.server_context(), certificate.client_context())
+
+
+@pytest.fixture(params=["plain", "tls"])
+def link(request: pytest.FixtureRequest) -> Link:
+    """Plain and TLS in turn."""
+    return PLAIN if request.param == "plain" else request.getfixturevalue("tls")
+
+
+@pytest.fixture(params=["client", "server"])
+def side(request: pytest.FixtureRequest) -> str:
+    """Which side fastws is on."""
+    side: str = request.param
+    return side

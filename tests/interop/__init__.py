@@ -1,0 +1,1 @@
+"""fastws against other WebSocket implementations, in both roles. README.md tells how to run all of it."""

@@ -1,0 +1,1 @@
+"""Consumers that are overloaded: what becomes of the connection, of the messages and of their age."""

@@ -1,0 +1,185 @@
+"""Run websockets' own asyncio tests, optionally with fastws's classes in place; started by run.py.
+
+Usage: python suite.py CHECKOUT RESULTS_JSON --with fastws|websockets [--only ID …] [--loop uvloop]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import importlib
+import inspect
+import json
+import sys
+import time
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# test_messages tests the Assembler, which fastws's connections don't use.
+MODULES = ["test_client", "test_connection", "test_router", "test_server"]
+# Where test modules take websockets' names from, and where fastws has their counterparts.
+COUNTERPARTS = ["client", "connection", "router", "server"]
+# They take milliseconds, but a lost race with the clock can leave one going for ever.
+TEST_TIMEOUT_S = 30.0
+
+
+class Outcomes(unittest.TextTestResult):
+    """Notes the outcome of every test: passed, failed, or skipped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        self.started: dict[str, float] = {}
+
+    def note(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
+        # A subtest, or a failing tearDown, can follow an earlier note; the worst one counts.
+        test_id = getattr(test, "test_case", test).id()
+        known = self.outcomes.get(test_id)
+        if known is None or known["outcome"] != "failed":
+            elapsed = time.perf_counter() - self.started.get(test_id, time.perf_counter())
+            self.outcomes[test_id] = {"outcome": outcome, "seconds": round(elapsed, 3), "detail": detail}
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        self.started[test.id()] = time.perf_counter()
+        super().startTest(test)
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        super().addSuccess(test)
+        self.note(test, "passed")
+
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:
+        super().addFailure(test, err)
+        self.note(test, "failed", self.failures[-1][1])
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
+        super().addError(test, err)
+        self.note(test, "failed", self.errors[-1][1])
+
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.note(test, "failed", (self.failures + self.errors)[-1][1])
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        super().addSkip(test, reason)
+        self.note(test, "skipped", reason)
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
+        super().addExpectedFailure(test, err)
+        self.note(test, "passed")
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        super().addUnexpectedSuccess(test)
+        self.note(test, "failed", "unexpected success")
+
+
+def replace_names(module: ModuleType) -> int:
+    """Put fastws's names into a test module, wherever it has the object of websockets that they replace."""
+    replaced = 0
+    for part in COUNTERPARTS:
+        upstream = importlib.import_module(f"websockets.asyncio.{part}")
+        ours = importlib.import_module(f"fastws.asyncio.{part}")
+        for name in ours.__all__:
+            original, replacement = getattr(upstream, name), getattr(ours, name)
+            if original is replacement:
+                continue
+            for key, value in list(vars(module).items()):
+                if value is original:
+                    setattr(module, key, replacement)
+                    replaced += 1
+    return replaced
+
+
+def use_uvloop() -> None:
+    """Make uvloop the loop of all tests. They look at a private attribute of asyncio's servers; add it to uvloop's."""
+    import uvloop
+
+    class Server:
+        def __init__(self, server: asyncio.AbstractServer, ssl_context: object) -> None:
+            self._server = server
+            self._ssl_context = ssl_context
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._server, name)
+
+        async def __aenter__(self) -> Server:
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    class Loop(uvloop.Loop):
+        async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+            return Server(await super().create_server(*args, **kwargs), kwargs.get("ssl"))
+
+        async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:
+            return Server(await super().create_unix_server(*args, **kwargs), kwargs.get("ssl"))
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return Loop()
+
+    asyncio.set_event_loop_policy(Policy())
+
+
+def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from flatten(test)
+        else:
+            yield test
+
+
+def bound(test: unittest.TestCase) -> None:
+    """Make a test fail that doesn't end in time."""
+    name = test.id().rpartition(".")[2]
+    method = getattr(test, name, None)
+    if not inspect.iscoroutinefunction(method):
+        return
+
+    @functools.wraps(method)
+    async def bounded() -> None:
+        async with asyncio.timeout(TEST_TIMEOUT_S):
+            await method()
+
+    setattr(test, name, bounded)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--with", dest="implementation", choices=["fastws", "websockets"], required=True)
+    parser.add_argument("--only", nargs="*", metavar="ID")
+    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    args = parser.parse_args()
+    # The checkout gives the tests only; websockets itself is the installed one.
+    sys.path.insert(0, str(args.checkout))
+    if args.loop == "uvloop":
+        use_uvloop()
+
+    # tests.asyncio.connection isn't among them: it is the remote side that records what our side sends.
+    modules = [importlib.import_module(f"tests.asyncio.{name}") for name in MODULES]
+    if args.implementation == "fastws":
+        counts = {module.__name__: replace_names(module) for module in modules}
+        if not all(counts.values()):
+            sys.exit(f"a test module uses nothing that fastws replaces; the harness is out of date: {counts}")
+    loader = unittest.TestLoader()
+    suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in modules)
+    if args.only:
+        suite = unittest.TestSuite(test for test in flatten(suite) if test.id() in args.only)
+    for test in flatten(suite):
+        bound(test)
+    result = unittest.TextTestRunner(resultclass=Outcomes, verbosity=0, stream=sys.stderr).run(suite)
+    assert isinstance(result, Outcomes)
+    # What isn't of a test (setUpModule, setUpClass) has no place of its own: it must not pass unseen.
+    args.results.write_text(json.dumps(result.outcomes, indent=1))
+
+
+if __name__ == "__main__":
+    main()
