@@ -1,0 +1,1 @@
+"""Benchmarks: `benchmarks.loops` for whole loops against peers, ``benchmarks/core`` for the core alone."""
