@@ -363,7 +363,7 @@ async def test_scrapes_while_messages_come():
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            # The scraper may get twenty looks in before the first message comes, or hardly one in a while: until it saw both.
+            # Until the scraper saw both: it may get twenty looks in before the first message, or few in a long while.
             deadline = time.monotonic() + 30
             while not failed and (len(seen) < 20 or seen[-1] == seen[0]) and time.monotonic() < deadline:
                 await server.send_batch(["x"] * 100)
