@@ -18,6 +18,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 MODULES = ("_segment", "_batch", "_admission", "_decoder", "_encoder", "_iterator")
+if sys.platform != "win32":
+    MODULES += ("_pumped", "_pump")
 
 
 def simdjson() -> Path:

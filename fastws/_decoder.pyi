@@ -8,7 +8,6 @@ from .deflate import Deflate
 from .overflow import ExchangeTime, Inspect, Key, Lost, Policy, Reply
 from .wire import Status
 
-@final
 class FrameDecoder:
     """Bytes in; messages, batches and control frames out (RFC 6455 section 5 and 6.2, RFC 7692). Knows no socket.
 
@@ -94,6 +93,8 @@ class FrameDecoder:
         """Take the control frames that came since the last call, as (opcode, payload), in their order. Close
         frames come as they are; check their payload with ``websockets.frames.Close.parse``. After a close
         frame the decoder ignores all further input (RFC 6455 1.4)."""
+    def timed_controls(self) -> list[tuple[int, bytes, int]]:
+        """`controls` with ``time.monotonic_ns()`` of the read that brought each: (opcode, payload, received_ns)."""
     def unlogged(self) -> list[tuple[int, bool, bytes]]:
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
     def end_of_stream(self) -> Status:

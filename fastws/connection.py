@@ -19,10 +19,11 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CLOSE, PING, PONG, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, CLOSED, CLOSING, OPEN, SERVER
 
-from .core import FrameDecoder, FrameEncoder, Turn
+from .core import FrameDecoder, FrameEncoder, Pump, PumpedDecoder, Turn
 from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
+from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
 from .receiving import Receiving
 from .wire import Status, Violation
 
@@ -34,6 +35,8 @@ _CONTROL, _VIOLATION, _NOTICE = int(Status.CONTROL), int(Status.VIOLATION), int(
 _BURST_MAX = 256 * 1024 - 1024
 """Bytes read before the loop goes through its other callbacks: uvloop reads a socket up to 32 times in a cycle, which
 starves consumers and leaves messages in a cold cache."""
+ANSWERED = 0x80
+"""Added to the opcode of a ping that was answered already."""
 _HELD_MAX = 64 * 1024
 """Bytes that a client may send ahead of the server's response before reading pauses."""
 
@@ -74,6 +77,7 @@ class Connection(Receiving):
         # Afterwards: the data plane, unless extensions keep it with websockets.
         self._deflate: Deflate | None = None
         self._at_end = False
+        self._reads_itself = False  # A pump does, and stops by itself.
         self._limit_tls: Callable[..., None] | None = None
         self._tls_limited = False
 
@@ -141,7 +145,8 @@ class Connection(Receiving):
             return
         protocol = self.protocol
         role: Literal["client", "server"] = "client" if protocol.side is CLIENT else "server"
-        self._decoder = FrameDecoder(
+        pump = self._pump()
+        self._decoder = (FrameDecoder if pump is None else PumpedDecoder)(
             role,
             max_size=(protocol.max_message_size, protocol.max_fragment_size),
             max_queue=(self.max_queue_high, self.max_queue_low),
@@ -155,6 +160,10 @@ class Connection(Receiving):
         protocol.send_frame = self._send_frame  # type: ignore[method-assign]
         protocol.fail = self._fail_protocol  # type: ignore[method-assign]
         self._start_vitals(self._decoder)
+        if isinstance(self._decoder, PumpedDecoder):
+            assert pump is not None
+            self._adopt(self._decoder, pump, rest)
+            return
         if self.transport.get_extra_info("sslcontext") is not None:
             self._decoder.honors_sizehint = True
             if self.transport.get_extra_info("uvloop.sslproto") is not None:
@@ -164,6 +173,36 @@ class Connection(Receiving):
             self.transport.set_protocol(_Receiver(self, self._decoder))
         if rest:
             self._step(self._decoder.feed(rest))
+
+    def _pump(self) -> Pump | None:
+        """The thread that is to receive; None is the event loop."""
+        receive = self._options.receive
+        if receive == "loop":
+            return None
+        if (reason := pumpable(self.transport)) is not None:
+            self.logger.warning("the event loop receives, and not a thread: %s", reason)
+            return None
+        return receive if isinstance(receive, Pump) else default_pump()
+
+    def _adopt(self, decoder: PumpedDecoder, pump: Pump, rest: bytes) -> None:
+        """Give the socket to a pump."""
+        decoder.keeps_pings = self.debug
+        self.transport = transport = PumpTransport(self, self.transport, decoder, pump)
+        transport.set_write_buffer_limits(self.write_limit_high, self.write_limit_low)
+        self._pauses = PumpPauses(decoder)
+        self._reads_itself = True
+        self._arm = decoder.arm
+        decoder.tell(self._notices)
+        if rest:
+            self._step(decoder.feed(rest))
+        transport.resume_reading()
+
+    def _pumped(self, decoder: PumpedDecoder) -> None:
+        """Something has happened in the pump."""
+        self._step(decoder.step_status())
+        # The consumer may have looked for a pause just before there was one.
+        if decoder.resumable:
+            self._resume()
 
     def _agreed(self) -> bool:
         """Whether the core can do what the extensions negotiated; sets ``_deflate``."""
@@ -246,15 +285,21 @@ class Connection(Receiving):
     def _control_frames(self, decoder: FrameDecoder) -> None:
         """Hand control frames to the state machine of websockets, which answers pings and closes."""
         protocol = self.protocol
-        frames = decoder.controls()
+        frames = decoder.timed_controls()
         if protocol.state is CLOSED:
             return
         read_ns = time.monotonic_ns()
         pings = 0
-        for opcode, payload in frames:
+        for opcode, payload, received_ns in frames:
+            if opcode & ANSWERED:
+                self.logger.debug("< %s", Frame(PING, payload))
+                self.logger.debug("> %s", Frame(PONG, payload))
+                continue
             frame = Frame(Opcode(opcode), payload)
             if self.debug:
                 self.logger.debug("< %s", frame)
+            if frame.opcode is PONG:
+                self._pong_waited(payload, received_ns)
             pings += frame.opcode is PING
             self._pongs_in += frame.opcode is PONG
             # RFC 6455 5.4: a close frame inside a fragmented message leaves the message incomplete.
@@ -273,6 +318,15 @@ class Connection(Receiving):
             self._ping_delay_max_ns = max(self._ping_delay_max_ns, time.monotonic_ns() - read_ns)
         for event in protocol.events_received():
             self.process_event(event)
+
+    def _pong_waited(self, payload: bytes, received_ns: int) -> None:
+        """A pong was received before its turn has come: that isn't latency."""
+        if payload in self.pending_pings:
+            late = self.loop.time() - received_ns / 1e9
+            for ping, (pong, sent_at) in self.pending_pings.items():
+                self.pending_pings[ping] = (pong, sent_at + max(0.0, late))
+                if ping == payload:
+                    break
 
     def _violated(self, decoder: FrameDecoder) -> None:
         """Fail the connection, RFC 6455 7.1.7; messages that came before stay receivable."""
@@ -305,7 +359,7 @@ class Connection(Receiving):
             self.close_deadline = self.loop.time() + self.close_timeout
 
     def _pause_reading(self) -> None:
-        if not self._lost and not self.transport.is_closing():
+        if not self._reads_itself and not self._lost and not self.transport.is_closing():
             if self._limit_tls is not None:
                 # uvloop throws away what its TLS transport holds when the stream ends meanwhile: it must hold nothing
                 # behind what it has already, so that the end comes in its turn.
@@ -314,7 +368,7 @@ class Connection(Receiving):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if not self._lost and not self.transport.is_closing():
+        if not self._reads_itself and not self._lost and not self.transport.is_closing():
             self.transport.resume_reading()
             if self._limit_tls is not None:
                 # After the transport's own callback, which hands out what it holds.
@@ -367,6 +421,8 @@ class Connection(Receiving):
             # Part of a frame, at most.
             self._decoder.discard()
         # Break reference cycles, to allow immediate garbage collection.
+        if isinstance(self._decoder, PumpedDecoder):
+            self._decoder.tell(None)
         for name in ("send_frame", "fail"):
             vars(self.protocol).pop(name, None)
         if self._waiter is not None and not self._waiter.done():

@@ -16,7 +16,11 @@ __all__ = [
     "Batch",
     "FrameDecoder",
     "FrameEncoder",
+    "Hub",
     "MessageIterator",
+    "Pump",
+    "PumpSocket",
+    "PumpedDecoder",
     "Turn",
     "apply_mask",
     "rebuild_batch",
@@ -31,6 +35,8 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
         from ._iterator import MessageIterator, Turn
+        from ._pump import Hub, Pump, PumpSocket
+        from ._pumped import PumpedDecoder
     except ImportError as exc:
         raise ImportError(
             "the compiled core of fastws isn't built for this interpreter: "
@@ -38,6 +44,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
             "or set FASTWS_PURE=1 to run the plain-Python data plane, which is much slower"
         ) from exc
 else:
+    from .reference.pump import Hub, Pump, PumpedDecoder, PumpSocket
     from .reference import Batch, FrameDecoder, FrameEncoder, MessageIterator, Turn, apply_mask, rebuild_batch
 
 

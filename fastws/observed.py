@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.connection import Connection as UpstreamConnection
@@ -51,6 +52,8 @@ class Observed(UpstreamConnection):
         self._bus = EventBus(options.on_event)
         self._monitor = Monitor.of(self.loop)
         self._pauses = PauseClock()
+        # Ask a pump to tell of the next message; where the loop receives, it knows.
+        self._arm: Callable[[], None] = _nothing
         self._pauses_seen = 0
         self._episodes: list[Episode] = []
         self._slow = 0
@@ -253,6 +256,9 @@ class Observed(UpstreamConnection):
                 self._discard_queue()
         told = self._tell_losses(now)
         self._watched = bool(messages or paused or self._slow or not told)
+        if not self._watched:
+            self._arm()
+            self._watched = decoder.queued_messages > 0
         return self._watched
 
     def _tell_losses(self, now: float, *, at_once: bool = False) -> bool:
@@ -276,6 +282,10 @@ class Observed(UpstreamConnection):
         elif not self._slow:
             self.logger.info("slow consumer: it has caught up after %.1f s", event.lasted_s)
         self._emit(event)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _quantiles(figures: tuple[int, int, int, int, int]) -> Quantiles:

@@ -156,6 +156,7 @@ class Receiving(Sending):
     async def _gather(self, decoder: FrameDecoder, turn: Turn, max_messages: int | None, max_wait: float) -> None:
         """Wait until a batch is full, at most ``max_wait`` seconds."""
         turn.busy = True
+        self._arm()
         try:
             async with asyncio.timeout(max_wait):
                 while (
@@ -173,6 +174,7 @@ class Receiving(Sending):
         """Wait until a whole message is queued, or give the loop its turn; raises ConnectionClosed at the end."""
         turn.busy = True
         self._note_consumer()
+        self._arm()
         try:
             if decoder.queued_messages:
                 await asyncio.sleep(0)
@@ -210,6 +212,7 @@ class Receiving(Sending):
         finally:
             self._waiter = None
             self._burst = 0
+        self._arm()
 
     async def _undecodable(self, exc: UnicodeDecodeError) -> Data:
         """``decode=True`` on a binary message that isn't UTF-8: fail the connection as websockets does."""
@@ -277,6 +280,7 @@ class Receiving(Sending):
         if turn.spend():
             await asyncio.sleep(0)
             turn.renew()
+        self._arm()
         while (fragment := decoder.pop_fragment()) is None:
             if decoder.resumable:
                 self._resume()

@@ -11,6 +11,7 @@ from websockets.protocol import OPEN
 from websockets.typing import BytesLike, DataLike
 
 from .core import FrameEncoder
+from .pumping import PumpTransport
 from .vitals import Vitals
 
 __all__ = ["Sending"]
@@ -117,6 +118,8 @@ class Sending(Vitals):
         self._bytes_out += len(data)
         if frame.opcode in CTRL_OPCODES:
             self._controls_out += 1
+            if frame.opcode is CLOSE and isinstance(self.transport, PumpTransport):
+                self.transport.stop_answers()
         else:
             self._messages_out += frame.fin
         if frame.opcode is CLOSE and self._decoder is not None and self._decoder.blocked:

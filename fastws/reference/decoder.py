@@ -145,7 +145,7 @@ class FrameDecoder:
             self._inbox = Inbox(max_queue, max_queue_bytes)
         self._arrivals = 0  # How often something was queued.
         self._delivered = 0
-        self._controls: list[tuple[int, bytes]] = []
+        self._controls: list[tuple[int, bytes, int]] = []
 
         self._unparsed = bytearray()
         self._scanned = 0  # Bytes of `_unparsed`, always whole frames, whose pings and pongs were reported.
@@ -315,7 +315,7 @@ class FrameDecoder:
 
     def _take_control(self, opcode: int, payload: bytes, reported: bool) -> None:
         if not reported:
-            self._controls.append((opcode, payload))
+            self._controls.append((opcode, payload, self._received_ns))
         if opcode == Opcode.CLOSE:  # "a peer discards any further data received", RFC 6455 1.4
             self.discard()
 
@@ -415,7 +415,8 @@ class FrameDecoder:
             if len(self._unparsed) < end:
                 return
             if header.is_control:
-                self._controls.append((header.opcode, self._payload(header, end, self._scanned)))
+                payload = self._payload(header, end, self._scanned)
+                self._controls.append((header.opcode, payload, self._received_ns))
             self._scanned = end
             self._close_seen = header.opcode == Opcode.CLOSE
 
@@ -487,6 +488,10 @@ class FrameDecoder:
 
         Close frames come as they are; check their payload with ``websockets.frames.Close.parse``.
         """
+        return [(opcode, payload) for opcode, payload, _ in self.timed_controls()]
+
+    def timed_controls(self) -> list[tuple[int, bytes, int]]:
+        """`controls` with ``time.monotonic_ns()`` of the read that brought each: (opcode, payload, received_ns)."""
         controls, self._controls = self._controls, []
         return controls
 

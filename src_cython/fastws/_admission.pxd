@@ -145,7 +145,9 @@ cdef class Gate:
     cdef int set_policy(self, int index, object policy, object route_key) except -1
     cdef int kind_of(self, object policy, Policy* target) except -1
     cdef void ask(self, object message) noexcept
-    cdef object losses(self, const uint64_t* since)
+
+
+cdef object losses_of(const uint64_t* counts)
 
 
 cdef inline void admission_close(Admission* self) noexcept nogil:

@@ -217,20 +217,6 @@ cdef class Gate:
                 if keys.entry(i).given_up and self.key_text(source, i) == key:
                     keys.entry(i).given_up = False
 
-    cdef object losses(self, const uint64_t* since):
-        cdef uint64_t[LOSSES] counts
-        cdef int i
-        for i in range(LOSSES):
-            counts[i] = self.admission.lost[i] - (0 if since == NULL else since[i])
-        return Lost(
-            dropped_oldest=counts[LOST_OLDEST],
-            dropped_newest=counts[LOST_NEWEST],
-            expired=counts[LOST_EXPIRED],
-            conflated=counts[LOST_CONFLATED],
-            resync=counts[LOST_RESYNC],
-            discarded=counts[LOST_DISCARDED],
-        )
-
     def lost_by_key(self, limit):
         cdef dict found = {}
         cdef KeySpace* keys
@@ -261,6 +247,18 @@ cdef class Gate:
             if keys.entry(i).seen_ns:
                 seen[self.key_text(self.admission.track_source, i)] = keys.entry(i).seen_ns
         return seen
+
+
+cdef object losses_of(const uint64_t* counts):
+    """A `Lost` of these counts. Runs Python code."""
+    return Lost(
+        dropped_oldest=counts[LOST_OLDEST],
+        dropped_newest=counts[LOST_NEWEST],
+        expired=counts[LOST_EXPIRED],
+        conflated=counts[LOST_CONFLATED],
+        resync=counts[LOST_RESYNC],
+        discarded=counts[LOST_DISCARDED],
+    )
 
 
 def _most_first(loss):

@@ -6,6 +6,7 @@ from ._batch cimport Batch
 from ._header cimport Header
 from ._inbox cimport Inbox, Record
 from ._inflate cimport Inflater
+from ._latch cimport Latch
 from ._segment cimport Segment
 from ._utf8 cimport Utf8
 
@@ -14,10 +15,12 @@ cdef enum:
     LEND_MAX = 256 * 1024       # most that one read may bring
     HINT_MAX = 1024 * 1024      # the same where a transport says how much waits in it
     RECORD_MAX = 16 * 1024      # plaintext of one TLS record, RFC 8446 5.1
+    CONTROL_HEAD = 10           # opcode, length, received_ns
 
 
-@cython.final
 cdef class FrameDecoder:
+    cdef Latch* latch           # NULL: one thread at a time
+    cdef bint abandoned         # another process was at work on it: its memory can't be trusted
     cdef Inbox inbox
     cdef Gate gate
     cdef bint admits            # by gate: anything but plain Block
@@ -62,19 +65,21 @@ cdef class FrameDecoder:
     cdef int violated           # a Violation, or 0
     cdef uint64_t violation_value, violation_limit
 
-    # Control frames found and not yet taken: opcode, length, payload, one behind the other.
+    # Control frames found and not yet taken: CONTROL_HEAD and payload, one behind the other.
     cdef uint8_t* control
     cdef size_t control_size, control_capacity
     cdef size_t scanned         # bytes behind parsed whose pings and pongs were taken already
 
     cdef bint stepped           # a data frame was queued in this step
-    cdef bint decoding          # without the GIL
+    cdef bint decoding          # without the GIL, or giving way to consumers
 
     cdef size_t pending(self) noexcept nogil
-    cdef int check_idle(self) except -1
-    cdef int reserve(self, size_t wanted) noexcept
-    cdef int advance(self, size_t nbytes) noexcept
-    cdef void settle(self) noexcept
+    cdef int reserve(self, size_t wanted) noexcept nogil
+    cdef void advance(self, size_t nbytes) noexcept
+    cdef bint received(self, size_t nbytes) noexcept nogil
+    cdef void note_read(self, size_t nbytes) noexcept nogil
+    cdef void settle(self) noexcept nogil
+    cdef void stop_decoding(self) noexcept nogil
     cdef void decode(self) noexcept nogil
     cdef size_t decode_run(self, size_t position) noexcept nogil
     cdef int data_frame(self, Header* header, uint8_t* payload, Segment* segment) noexcept nogil
@@ -83,16 +88,20 @@ cdef class FrameDecoder:
     cdef void note_high_water(self) noexcept nogil
     cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
     cdef void expire(self) noexcept nogil
-    cdef uint64_t delivered_count(self) noexcept
+    cdef int64_t oldest(self) noexcept nogil
     cdef bint must_stop(self) noexcept nogil
     cdef bint exceeds(self, Header* header) noexcept nogil
     cdef void scan_ahead(self) noexcept nogil
     cdef bint add_control(self, Header* header, const uint8_t* payload) noexcept nogil
     cdef void fail(self, int violation, uint64_t value, uint64_t limit) noexcept nogil
     cdef bint may_resume(self) noexcept nogil
-    cdef int status(self) noexcept
+    cdef int status(self) noexcept nogil
+    cdef uint64_t ready(self) except? 0
+    cdef int64_t head_ns(self) noexcept
+    cdef bint can_resume(self) except -1
     cdef object pop_message(self, object decode)
     cdef object join_head(self, object decode)
     cdef Py_ssize_t head_fragments(self, uint64_t index) noexcept nogil
-    cdef Batch batch_of(self, Record* records, uint64_t count)
+    cdef uint64_t move_out(self, uint64_t most, Record** out) except? 0
+    cdef bint unreported(self, uint64_t* lost) noexcept nogil
     cdef bint take_one(self, Record* target, bint at_head) except -1

@@ -49,6 +49,7 @@ from ._admission cimport (
     admission_lose,
     admission_notice,
     admission_shed,
+    losses_of,
 )
 from ._batch cimport Batch, batch_new, make_object
 from ._header cimport Header, header_parse
@@ -71,6 +72,7 @@ from ._inbox cimport (
     inbox_is_low,
     inbox_is_over,
     inbox_push,
+    inbox_recount,
     inbox_settle,
 )
 from ._inflate cimport (
@@ -80,6 +82,7 @@ from ._inflate cimport (
     inflater_run,
     inflater_settle,
 )
+from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
 from ._segment cimport (
     Segment,
@@ -157,7 +160,6 @@ cdef tuple fragment_of(Record* record):
     )
 
 
-@cython.final
 cdef class FrameDecoder:
     """Bytes in; messages, batches and control frames out (RFC 6455 section 5 and 6.2, RFC 7692). Knows no socket.
 
@@ -241,6 +243,8 @@ cdef class FrameDecoder:
         self.asks = len(self.gate.callables) > 0
 
     def __dealloc__(self):
+        if self.abandoned:
+            return
         inbox_close(&self.inbox)
         inflater_close(&self.inflater)
         if self.segment != NULL:
@@ -255,7 +259,8 @@ cdef class FrameDecoder:
         """Take ``data`` (any length, copied) from the network and decode it."""
         cdef Py_buffer buffer
         cdef size_t offset = 0, nbytes
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.received_ns = fastws_now_ns()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
@@ -287,7 +292,8 @@ cdef class FrameDecoder:
             sizehint: Ignored unless `honors_sizehint` is set: then room for more than that, at most 1 MiB.
         """
         cdef size_t wanted = 0
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if self.hinted and sizehint > 0:
             wanted = min(<size_t> sizehint + RECORD_MAX, <size_t> HINT_MAX)
         if self.reserve(wanted) < 0:
@@ -300,22 +306,27 @@ cdef class FrameDecoder:
         Raises:
             ValueError: If ``nbytes`` is negative or more than was lent.
         """
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if nbytes < 0 or <size_t> nbytes > self.lent:
             raise ValueError(f"buffer_updated({nbytes}), but {self.lent} bytes were lent")
+        self.note_read(nbytes)
+        self.advance(nbytes)
+        return self.status()
+
+    cdef void note_read(self, size_t nbytes) noexcept nogil:
+        """A step begins; the size of the next segment follows what reads bring."""
         self.received_ns = fastws_now_ns()
         self.stepped = False
-        if nbytes and <size_t> nbytes == self.lent:
+        if nbytes and nbytes == self.lent:
             self.small_reads = 0
             if self.read_class < 2:
                 self.read_class += 1
-        elif self.read_class > 0 and <size_t> nbytes < self.lent // 8:
+        elif self.read_class > 0 and nbytes < self.lent // 8:
             self.small_reads += 1
             if self.small_reads >= SHRINK_AFTER:
                 self.small_reads = 0
                 self.read_class -= 1
-        self.advance(nbytes)
-        return self.status()
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         """The free end of the segment; used through ``get_buffer``."""
@@ -331,16 +342,10 @@ cdef class FrameDecoder:
         segment.pins -= 1
         segment_release(segment, 1)
 
-    cdef int check_idle(self) except -1:
-        """A decoder belongs to one thread; while it decodes without the GIL, another one could break its memory."""
-        if self.decoding:
-            raise RuntimeError("the decoder is at work in another thread")
-        return 0
-
     cdef size_t pending(self) noexcept nogil:
         return self.filled - self.parsed if self.segment != NULL else self.carried
 
-    cdef int reserve(self, size_t wanted) noexcept:
+    cdef int reserve(self, size_t wanted) noexcept nogil:
         """Have room behind ``filled``, for ``wanted`` bytes and to make the pending frame contiguous; sets ``lent``.
 
         Returns -1 if there is no memory.
@@ -385,16 +390,22 @@ cdef class FrameDecoder:
         self.lent = min(segment.capacity - pending, lend_max)
         return 0
 
-    cdef int advance(self, size_t nbytes) noexcept:
-        """``nbytes`` more are there: decode them."""
+    cdef bint received(self, size_t nbytes) noexcept nogil:
+        """``nbytes`` more are there; whether there is something to decode."""
         self.bytes_in += nbytes
         self.lent = 0
         if self.gate.admission.time_value >= 0 and nbytes:
             self.gate.admission.wall_ns = fastws_wall_ns()
         if self.segment == NULL:
-            return 0
+            return False
         self.filled += nbytes
-        if nbytes >= NOGIL_MIN:
+        return True
+
+    cdef void advance(self, size_t nbytes) noexcept:
+        """``nbytes`` more are there: decode them."""
+        if not self.received(nbytes):
+            return
+        if nbytes >= NOGIL_MIN and self.latch == NULL:
             self.decoding = True
             with nogil:
                 self.decode()
@@ -403,11 +414,12 @@ cdef class FrameDecoder:
             self.decode()
         self.note_high_water()
         self.settle()
-        return 0
 
-    cdef void settle(self) noexcept:
+    cdef void settle(self) noexcept nogil:
         """Give memory back as soon as nobody looks at it: an idle connection holds no segment."""
         cdef size_t pending
+        if self.latch != NULL and (self.lent or self.decoding):
+            return                      # a pump is at work
         if self.deflate:
             inflater_settle(&self.inflater)
         if self.segment == NULL or not segment_is_exclusive(self.segment):
@@ -423,7 +435,8 @@ cdef class FrameDecoder:
 
     def resume(self):
         """Go on decoding what is left, if the queue is at or below its low-water marks; else still ``BLOCKED``."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.stepped = False
         if self.may_resume():
             self.blocked = False
@@ -439,7 +452,8 @@ cdef class FrameDecoder:
     def end_of_stream(self):
         """Nothing more will come. A close frame behind the place where decoding stopped is found now, as nobody may be
         left to answer it later; the messages before it stay receivable."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.stepped = False
         self.at_end = True
         self.lent = 0
@@ -475,6 +489,8 @@ cdef class FrameDecoder:
             self.scan_ahead()
             return
         while True:
+            if self.latch != NULL and self.latch.wanted():
+                self.latch.give_way()
             if self.ended:
                 position = filled
                 self.frame_size = 0
@@ -586,6 +602,8 @@ cdef class FrameDecoder:
                 if self.must_stop():
                     self.blocked = True
                     break
+                if self.latch != NULL and self.latch.wanted():
+                    break
                 continue
             if not inbox_push(&self.inbox, payload, length, flags, segment, self.received_ns):
                 self.fail(OUT_OF_MEMORY, length, 0)
@@ -593,6 +611,8 @@ cdef class FrameDecoder:
             queued += 1
             if inbox_is_over(&self.inbox):
                 self.blocked = True
+                break
+            if self.latch != NULL and self.latch.wanted():
                 break
         if queued:
             # One atomic addition for all of them.
@@ -848,10 +868,10 @@ cdef class FrameDecoder:
         return result
 
     cdef void note_high_water(self) noexcept nogil:
-        if self.inbox.messages > self.messages_max:
-            self.messages_max = self.inbox.messages
-        if self.inbox.bytes > self.bytes_max:
-            self.bytes_max = self.inbox.bytes
+        if self.inbox.messages + self.inbox.held_messages > self.messages_max:
+            self.messages_max = self.inbox.messages + self.inbox.held_messages
+        if self.inbox.bytes + self.inbox.held_bytes > self.bytes_max:
+            self.bytes_max = self.inbox.bytes + self.inbox.held_bytes
 
     cdef void expire(self) noexcept nogil:
         """Before delivery: messages that became too old meanwhile, as far as they may be lost."""
@@ -883,7 +903,7 @@ cdef class FrameDecoder:
         self.scanned = position
 
     cdef bint add_control(self, Header* header, const uint8_t* payload) noexcept nogil:
-        cdef size_t size = 2 + <size_t> header.length
+        cdef size_t size = CONTROL_HEAD + <size_t> header.length
         cdef size_t capacity
         cdef uint8_t* control
         if self.control_capacity - self.control_size < size:
@@ -897,10 +917,11 @@ cdef class FrameDecoder:
         control = self.control + self.control_size
         control[0] = header.opcode
         control[1] = <uint8_t> header.length
+        memcpy(control + 2, &self.received_ns, sizeof(int64_t))
         if self.masked:
-            mask_into(control + 2, payload, header.length, header.key, 0)
+            mask_into(control + CONTROL_HEAD, payload, header.length, header.key, 0)
         else:
-            memcpy(control + 2, payload, header.length)
+            memcpy(control + CONTROL_HEAD, payload, header.length)
         self.control_size += size
         return True
 
@@ -912,7 +933,7 @@ cdef class FrameDecoder:
         self.ended = True
         self.blocked = False
 
-    cdef int status(self) noexcept:
+    cdef int status(self) noexcept nogil:
         return (
             (STATUS_MESSAGE if self.stepped else 0)
             | (STATUS_CONTROL if self.control_size else 0)
@@ -934,11 +955,23 @@ cdef class FrameDecoder:
         """
         return self.pop_message(decode)
 
+    cdef uint64_t ready(self) except? 0:
+        """Messages that `pop_message` can give, at least."""
+        return self.inbox.messages
+
+    cdef int64_t head_ns(self) noexcept:
+        """When the frame at the head was received; 0 if there is none."""
+        return inbox_head(&self.inbox).received_ns if self.inbox.messages else 0
+
+    cdef bint can_resume(self) except -1:
+        return self.may_resume()
+
     cdef object pop_message(self, object decode):
         cdef Record* record
         cdef uint8_t flags
         cdef object message
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if self.admits:
             self.expire()
         if self.inbox.messages == 0:
@@ -986,7 +1019,7 @@ cdef class FrameDecoder:
                 inbox_drop_head(&self.inbox)
             admission_lose(&self.gate.admission, LOST_DISCARDED, -1, NO_KEY)
             self.fail(TOO_MANY_FRAGMENTS, count, self.max_fragments)
-            self.discard()
+            self.stop_decoding()
             return None
         text = (inbox_head(&self.inbox).flags & FLAG_TEXT) != 0
         for i in range(self.inbox.head, self.inbox.head + count):
@@ -1005,7 +1038,8 @@ cdef class FrameDecoder:
     def pop_fragment(self):
         """Take the next data frame as (opcode, fin, payload), decompressed; None if there is none."""
         cdef tuple fragment
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if self.admits:
             self.expire()
         if inbox_frames(&self.inbox) == 0 or (self.admits and self.inbox.messages == 0):
@@ -1016,24 +1050,40 @@ cdef class FrameDecoder:
 
     def take(self, max_messages=None, /):
         """Take all complete messages, or the first ``max_messages`` (>= 1); the batch is empty if there are none."""
+        cdef Guard guard
+        cdef Record* records = NULL
+        cdef uint64_t[LOSSES] lost
+        cdef uint64_t taken
+        cdef bint told
+        cdef Batch batch
+        if max_messages is not None and max_messages < 1:
+            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
+        guard.enter(self.latch, self.decoding)
+        taken = self.move_out(unlimited(max_messages), &records)
+        told = taken and self.unreported(lost)
+        guard.leave()
+        batch = batch_new(records, taken)
+        if told:
+            batch.losses = losses_of(lost)
+        return batch
+
+    cdef uint64_t move_out(self, uint64_t most, Record** out) except? 0:
+        """Move complete messages to new memory, with their references, fragmented ones joined. Returns how many."""
         cdef uint64_t wanted, capacity
         cdef uint64_t taken = 0, i, first, size
         cdef Record* records
-        self.check_idle()
         if self.admits:
             self.expire()
-        wanted = self.inbox.messages
         capacity = self.inbox.capacity
-        if max_messages is not None:
-            if max_messages < 1:
-                raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-            if max_messages < wanted:
-                wanted = max_messages
+        wanted = self.inbox.messages
+        if most < wanted:
+            wanted = most
         if wanted == 0:
-            return batch_new(NULL, 0)
+            return 0
         records = <Record*> malloc(wanted * sizeof(Record))
         if records == NULL:
             raise MemoryError(f"no memory for a batch of {wanted} messages")
+        out[0] = records
         if (
             inbox_frames(&self.inbox) == self.inbox.messages
             and inbox_head(&self.inbox).flags & FLAG_FIRST
@@ -1054,26 +1104,30 @@ cdef class FrameDecoder:
             self.inbox.head += wanted
             if self.inbox.head == self.inbox.tail:
                 inbox_settle(&self.inbox)
-            return self.batch_of(records, wanted)
-        while taken < wanted:
-            if self.admits:
-                self.expire()
-            if self.inbox.messages == 0 or not self.take_one(&records[taken], taken == 0):
-                break
-            taken += 1
-        if taken == 0:
-            free(records)
-            return batch_new(NULL, 0)
-        return self.batch_of(records, taken)
+            return wanted
+        try:
+            while taken < wanted:
+                if self.admits:
+                    self.expire()
+                if self.inbox.messages == 0 or not self.take_one(&records[taken], taken == 0):
+                    break
+                taken += 1
+        finally:
+            if taken == 0:
+                out[0] = NULL
+                free(records)
+        return taken
 
-    cdef Batch batch_of(self, Record* records, uint64_t count):
-        """A batch that tells what was lost since the one before."""
-        cdef Batch batch = batch_new(records, count)
+    cdef bint unreported(self, uint64_t* lost) noexcept nogil:
+        """What was lost since the batch before; False if nothing was."""
         cdef Admission* admission = &self.gate.admission
-        if memcmp(admission.lost, admission.lost_reported, sizeof(admission.lost)) != 0:
-            batch.losses = self.gate.losses(admission.lost_reported)
-            memcpy(admission.lost_reported, admission.lost, sizeof(admission.lost))
-        return batch
+        cdef int i
+        if memcmp(admission.lost, admission.lost_reported, sizeof(admission.lost)) == 0:
+            return False
+        for i in range(LOSSES):
+            lost[i] = admission.lost[i] - admission.lost_reported[i]
+        memcpy(admission.lost_reported, admission.lost, sizeof(admission.lost))
+        return True
 
     cdef bint take_one(self, Record* target, bint at_head) except -1:
         """Move the message at the head to ``target``, joined; False if it can't be taken."""
@@ -1117,11 +1171,32 @@ cdef class FrameDecoder:
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
         cdef list frames = []
         cdef uint64_t i
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         for i in range(max(self.logged, self.inbox.head), self.inbox.tail):
             if not self.inbox.ring[i & (self.inbox.capacity - 1)].flags & FLAG_DEAD:
                 frames.append(fragment_of(&self.inbox.ring[i & (self.inbox.capacity - 1)]))
         self.logged = self.inbox.tail
+        return frames
+
+    def timed_controls(self):
+        """`controls` with ``time.monotonic_ns()`` of the read that brought each: (opcode, payload, received_ns)."""
+        cdef list frames = []
+        cdef size_t position = 0
+        cdef int64_t received_ns
+        cdef uint8_t* control
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        while position < self.control_size:
+            control = self.control + position
+            memcpy(&received_ns, control + 2, sizeof(int64_t))
+            frames.append((control[0], PyBytes_FromStringAndSize(<char*> control + CONTROL_HEAD, control[1]), received_ns))
+            position += CONTROL_HEAD + control[1]
+        self.control_size = 0
+        if self.control_capacity > 4096:
+            free(self.control)
+            self.control = NULL
+            self.control_capacity = 0
         return frames
 
     def controls(self):
@@ -1130,44 +1205,39 @@ cdef class FrameDecoder:
         Close frames come as they are; check their payload with ``websockets.frames.Close.parse``. After a close
         frame the decoder ignores all further input (RFC 6455 1.4).
         """
-        cdef list frames = []
-        cdef size_t position = 0
-        cdef uint8_t* control
-        self.check_idle()
-        while position < self.control_size:
-            control = self.control + position
-            frames.append((control[0], PyBytes_FromStringAndSize(<char*> control + 2, control[1])))
-            position += 2 + control[1]
-        self.control_size = 0
-        if self.control_capacity > 4096:
-            free(self.control)
-            self.control = NULL
-            self.control_capacity = 0
-        return frames
+        return [(opcode, payload) for opcode, payload, _ in self.timed_controls()]
 
     def notices(self):
         """Take what the control plane is to know, see `fastws.wire.Notice`: (kind, key or reason, two numbers)."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.notices()
 
     def resynced(self, key):
         """Messages of a key that was given up (policy `Resync`) are taken again."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.gate.resynced(key)
 
     def discard(self):
         """Ignore all further input and what isn't decoded yet. Queued messages stay."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        self.stop_decoding()
+
+    cdef void stop_decoding(self) noexcept nogil:
         self.ended = True
         self.blocked = False
         self.frame_size = 0
-        self.parsed = self.filled
         self.carried = self.scanned = 0
+        if not self.decoding:           # else what is at work does so
+            self.parsed = self.filled
         self.settle()
 
     def clear(self):
         """Throw away the queued messages."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages
         inbox_clear(&self.inbox)
 
@@ -1176,6 +1246,8 @@ cdef class FrameDecoder:
     @property
     def violation(self):
         """(`Violation`, value, limit) once the peer broke a rule, else None."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if not self.violated:
             return None
         return self.violated, self.violation_value, self.violation_limit
@@ -1183,11 +1255,15 @@ cdef class FrameDecoder:
     @property
     def blocked(self):
         """Whether decoding stopped at a queue limit."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.blocked
 
     @property
     def resumable(self):
         """Whether it is blocked and the queue is at or below its low-water marks: call ``resume()``."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.may_resume()
 
     @property
@@ -1195,10 +1271,14 @@ cdef class FrameDecoder:
         """Set by a consumer that waits for a whole message: while no complete message is queued, queue limits
         don't apply (``max_size`` and ``max_fragments`` do), as they would wait for each other for ever. Cleared when a
         message completes."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.want
 
     @want_message.setter
     def want_message(self, bint value):
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.want = value
         # Who waits has consumed everything; memory that is lent to a transport stays.
         if value and self.lent == 0 and not self.decoding:
@@ -1218,30 +1298,45 @@ cdef class FrameDecoder:
     def dropping(self):
         """Set when a closing handshake must not wait behind data: from then on data frames are thrown away, without a
         look at their payload, and no queue limit applies. Queued messages stay."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.dropping
 
     @dropping.setter
     def dropping(self, bint value):
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         self.dropping = value
 
     @property
     def queued_messages(self):
         """Complete messages that wait."""
-        return self.inbox.messages
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        inbox_recount(&self.inbox)
+        return self.inbox.messages + self.inbox.held_messages
 
     @property
     def queued_frames(self):
         """Data frames that wait, those of incomplete messages included."""
-        return inbox_frames(&self.inbox)
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        inbox_recount(&self.inbox)
+        return inbox_frames(&self.inbox) + self.inbox.held_messages
 
     @property
     def queued_bytes(self):
         """Payload bytes that wait, those of incomplete messages included."""
-        return self.inbox.bytes
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        inbox_recount(&self.inbox)
+        return self.inbox.bytes + self.inbox.held_bytes
 
     @property
     def current_size(self):
         """Bytes of the fragmented message that is being received; None outside of one."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.message_size if self.fragmented else None
 
     @property
@@ -1250,6 +1345,8 @@ cdef class FrameDecoder:
 
         While its header isn't complete, the expected number is that of the header so far known (at least 2).
         """
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         if self.frame_size == 0 or self.blocked:
             return 0, 0
         return self.pending(), self.frame_size
@@ -1257,6 +1354,11 @@ cdef class FrameDecoder:
     @property
     def oldest_ns(self):
         """When the first queued message was received (``time.monotonic_ns()``); 0 if none is."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        return self.oldest()
+
+    cdef int64_t oldest(self) noexcept nogil:
         cdef uint64_t i = self.inbox.head
         if self.inbox.messages == 0:
             return 0
@@ -1267,20 +1369,23 @@ cdef class FrameDecoder:
     @property
     def queued_messages_max(self):
         """Most messages that ever waited at the end of a step."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.messages_max
 
     @property
     def queued_bytes_max(self):
         """Most payload bytes that ever waited at the end of a step."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.bytes_max
 
     @property
     def delivered(self):
         """Messages that a consumer took."""
-        return self.delivered_count()
-
-    cdef uint64_t delivered_count(self) noexcept:
-        cdef uint64_t count = self.inbox.messages_in - self.inbox.messages - self.gate.admission.answered
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
+        cdef uint64_t count = self.inbox.messages_in - self.inbox.messages - self.inbox.held_messages - self.gate.admission.answered
         cdef int i
         for i in range(LOSSES):
             count -= self.gate.admission.lost[i]
@@ -1289,37 +1394,56 @@ cdef class FrameDecoder:
     @property
     def answered(self):
         """Messages that a `Reply` took."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.admission.answered
 
     @property
     def lost(self):
         """Messages that no consumer will get, since the beginning."""
-        return self.gate.losses(NULL)
+        cdef Guard guard
+        cdef uint64_t[LOSSES] lost
+        guard.enter(self.latch, self.decoding)
+        memcpy(lost, self.gate.admission.lost, sizeof(lost))
+        guard.leave()
+        return losses_of(lost)
 
     def lost_by_key(self, limit=10, /):
         """Keys that lost most: (key, dropped, conflated), most first."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.lost_by_key(limit)
 
     def last_seen(self):
         """For ``track``: when the last message of each key was received (``time.monotonic_ns()``)."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.last_seen()
 
     @property
     def gaps(self):
         """Messages that didn't follow their predecessor."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.admission.gaps
 
     @property
     def exchange_lag_ns(self):
         """Age of the last message on arrival, by the exchange's clock and ours; None if none told."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.admission.lag_ns if self.gate.admission.lagged else None
 
     @property
     def messages_received(self):
         """Complete messages decoded so far."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.inbox.messages_in
 
     @property
     def bytes_received(self):
         """Bytes taken from the network so far."""
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.bytes_in

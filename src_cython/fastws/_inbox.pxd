@@ -7,6 +7,7 @@ mostly share a segment.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+from ._latch cimport Held
 from ._segment cimport Segment, segment_release
 from ._wire cimport RECORD_BYTES
 
@@ -60,6 +61,9 @@ cdef struct Inbox:
     uint64_t bytes          # payload bytes queued
     uint64_t dead           # records that were lost between head and tail; none is at the head
     uint64_t messages_in    # complete messages ever received
+    # Taken out of the ring by a consumer that hasn't got to them, when it was last looked at. They count as queued.
+    Held* held              # NULL: no such consumer
+    uint64_t held_messages, held_bytes
     # Limits; UINT64_MAX is none.
     uint64_t messages_high, messages_low
     uint64_t bytes_high, bytes_low
@@ -72,19 +76,42 @@ cdef inline uint64_t inbox_frames(const Inbox* inbox) noexcept nogil:
     return inbox.tail - inbox.head - inbox.dead
 
 
-cdef inline bint inbox_is_over(const Inbox* inbox) noexcept nogil:
-    """At a limit: more messages than high, or as many bytes as may wait."""
-    return inbox.messages > inbox.messages_high or (
-        inbox.bytes + RECORD_BYTES * inbox_frames(inbox) >= inbox.bytes_high
-        and inbox.head != inbox.tail    # one frame may always wait, however low the limit
+cdef inline void inbox_recount(Inbox* inbox) noexcept nogil:
+    """Look at what a consumer holds."""
+    if inbox.held != NULL:
+        inbox.held_messages = inbox.held.messages()
+        inbox.held_bytes = inbox.held.bytes()
+
+
+cdef inline uint64_t inbox_charge(const Inbox* inbox) noexcept nogil:
+    """What counts against the limit of bytes."""
+    return inbox.bytes + inbox.held_bytes + RECORD_BYTES * (inbox_frames(inbox) + inbox.held_messages)
+
+
+cdef inline bint inbox_exceeds(const Inbox* inbox) noexcept nogil:
+    return inbox.messages + inbox.held_messages > inbox.messages_high or (
+        inbox_charge(inbox) >= inbox.bytes_high
+        # One frame may always wait, however low the limit.
+        and (inbox.head != inbox.tail or inbox.held_messages)
     )
 
 
-cdef inline bint inbox_is_low(const Inbox* inbox) noexcept nogil:
+cdef inline bint inbox_is_over(Inbox* inbox) noexcept nogil:
+    """At a limit: more messages than high, or as many bytes as may wait."""
+    if not inbox_exceeds(inbox):
+        return False
+    if inbox.held == NULL:
+        return True
+    inbox_recount(inbox)
+    return inbox_exceeds(inbox)
+
+
+cdef inline bint inbox_is_low(Inbox* inbox) noexcept nogil:
     """At or below the low-water marks."""
+    inbox_recount(inbox)
     return (
-        inbox.messages <= inbox.messages_low
-        and inbox.bytes + RECORD_BYTES * inbox_frames(inbox) <= inbox.bytes_low
+        inbox.messages + inbox.held_messages <= inbox.messages_low
+        and inbox_charge(inbox) <= inbox.bytes_low
     )
 
 

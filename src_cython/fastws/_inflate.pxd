@@ -67,7 +67,7 @@ cdef inline void inflater_close(Inflater* self) noexcept nogil:
         self.segment = NULL
 
 
-cdef inline void inflater_settle(Inflater* self) noexcept:
+cdef inline void inflater_settle(Inflater* self) noexcept nogil:
     """Give the output segment back, or begin it anew, when no message lies in it. With the GIL."""
     if self.segment != NULL and segment_is_exclusive(self.segment):
         segment_release(self.segment, 1)

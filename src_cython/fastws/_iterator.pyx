@@ -54,6 +54,11 @@ cdef tuple quantiles(const Histogram* histogram):
     )
 
 
+cdef inline uint64_t ready(FrameDecoder decoder) except? 0:
+    """Messages that can be had at once, at least."""
+    return decoder.inbox.messages if decoder.latch == NULL else decoder.ready()
+
+
 @cython.final
 cdef class Turn:
     """How long a consumer may go on without giving the event loop its turn.
@@ -86,13 +91,14 @@ cdef class Turn:
         self.max_ns = max_ns
         self.begin()
 
-    cdef void begin(self) noexcept:
-        cdef uint64_t queued = self.decoder.inbox.messages
+    cdef int begin(self) except -1:
+        cdef uint64_t queued = ready(self.decoder)
         self.left = queued if queued > self.max_messages else self.max_messages
         self.until_clock = self.clock_every = 1
         self.ends_ns = 0
         self.handed_ns = 0
         self.handed = 0
+        return 0
 
     def __dealloc__(self):
         histogram_close(&self.waits)
@@ -111,6 +117,7 @@ cdef class Turn:
 
     cdef bint look(self) noexcept:
         cdef int64_t now = fastws_turn_ns()
+        cdef int64_t head_ns
         self.processed(now)
         if self.ends_ns == 0:
             self.ends_ns = now + self.max_ns
@@ -119,8 +126,9 @@ cdef class Turn:
             self.handed_ns = 0
             return True
         self.handed_ns = now
-        if self.decoder.inbox.messages:
-            histogram_add(&self.waits, now - inbox_head(&self.decoder.inbox).received_ns, self.clock_every)
+        head_ns = self.decoder.head_ns()
+        if head_ns:
+            histogram_add(&self.waits, now - head_ns, self.clock_every)
         if now + self.max_ns == self.ends_ns:
             pass                        # the first look of a turn
         elif self.ends_ns - now > self.max_ns // 2:
@@ -208,20 +216,23 @@ cdef class Message:
         cdef object message
         cdef Record* record
         if self.waiting is None:
-            if self.decoder.inbox.messages and not self.turn.is_busy:
+            if not self.turn.is_busy and ready(self.decoder):
                 if self.turn.count(1):
                     self.turn.begin()
                     result[0] = <PyObject*> None
                     Py_INCREF(None)
                     return SEND_NEXT
-                record = inbox_head(&self.decoder.inbox)
-                if record.flags & FLAG_WHOLE == FLAG_WHOLE and not self.decoder.decoding and not self.decoder.admits:
-                    message = make_object(record.data, record.length, record.flags)
-                    inbox_drop_head(&self.decoder.inbox)
+                if self.decoder.latch == NULL and not self.decoder.decoding and not self.decoder.admits:
+                    record = inbox_head(&self.decoder.inbox)
+                    if record.flags & FLAG_WHOLE == FLAG_WHOLE:
+                        message = make_object(record.data, record.length, record.flags)
+                        inbox_drop_head(&self.decoder.inbox)
+                    else:
+                        message = self.decoder.pop_message(None)
                 else:
                     message = self.decoder.pop_message(None)
                 if message is not None:
-                    if self.decoder.blocked and self.decoder.may_resume():
+                    if (self.decoder.blocked or self.decoder.latch != NULL) and self.decoder.can_resume():
                         self.resume()
                     result[0] = <PyObject*> message
                     Py_INCREF(message)
@@ -333,7 +344,7 @@ cdef class MessageIterator:
         cdef Message message = self.message
         if message is None:
             return _ended()
-        if not self.decoder.inbox.messages or message.turn.is_busy:
+        if message.turn.is_busy or not ready(self.decoder):
             return message.wait()
         if Py_REFCNT(message) > 2:      # ours are the iterator's and the variable's
             self.message = Message.__new__(Message)

@@ -1,0 +1,33 @@
+"""Receive threads exist in the compiled core only: what they are for, receiving without the GIL, isn't to be had in Python."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from .decoder import FrameDecoder
+
+__all__ = ["Hub", "Pump", "PumpSocket", "PumpedDecoder"]
+
+
+class _Compiled:
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("receive threads need the compiled core, and FASTWS_PURE is set")
+
+
+class Pump(_Compiled):
+    """A native thread that reads many connections without the GIL."""
+
+
+class Hub(_Compiled):
+    """What pumps tell one event loop."""
+
+
+class PumpSocket(_Compiled):
+    """A socket that a pump owns."""
+
+
+class PumpedDecoder(FrameDecoder):
+    """A decoder that a pump feeds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("receive threads need the compiled core, and FASTWS_PURE is set")

@@ -1,0 +1,341 @@
+"""Native receive threads, and the sockets that they own."""
+
+cimport cython
+
+import atexit
+import os
+import sys
+import weakref
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint32_t
+from libcpp.memory cimport make_shared, shared_ptr
+from libcpp.vector cimport vector
+from posix.unistd cimport getpid
+
+from ._pumped cimport (
+    ORDER_ABORT,
+    ORDER_CLOSE,
+    ORDER_FLUSH,
+    ORDER_LOOK,
+    Line,
+    Pump as NativePump,
+    PumpedDecoder,
+    Reports,
+    Written,
+)
+
+cdef extern from *:
+    """
+    #include <fcntl.h>
+    #include <new>
+    static inline int fastws_adopt_fd(int fd) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    #ifdef SO_NOSIGPIPE
+        int one = 1;
+        if (copy >= 0) setsockopt(copy, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+    #endif
+        return copy < 0 ? -errno : copy;
+    }
+    static inline int fastws_error_of(fastws::Line *line) { return line->error.load(); }
+    static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
+    static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
+    static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
+    static inline void fastws_close_fd(int fd) { ::close(fd); }
+    static inline fastws::Line *fastws_new_line(
+        int fd, void *decoder, void *handle, std::shared_ptr<fastws::Reports> reports
+    ) {
+        return new (std::nothrow) fastws::Line(fd, decoder, handle, reports);
+    }
+    static inline size_t fastws_take_gone(fastws::Pump *pump, std::vector<void *> &handles) {
+        std::vector<fastws::Line *> lines;
+        pump->take_gone(lines);
+        for (auto *line : lines) handles.push_back(line->handle);
+        return lines.size();
+    }
+    static inline size_t fastws_take(fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what) {
+        std::vector<fastws::Reports::Entry> entries;
+        reports->take(entries);
+        for (auto &entry : entries) {
+            handles.push_back(entry.handle);
+            what.push_back(entry.report);
+        }
+        return entries.size();
+    }
+    """
+    size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
+    int fastws_adopt_fd(int fd) noexcept
+    int fastws_error_of(Line* line) noexcept
+    void fastws_set_error(Line* line, int error) noexcept
+    void fastws_set_paused(Line* line, bint paused) noexcept
+    void fastws_close_fd(int fd) noexcept
+    void fastws_forget(Line* line) noexcept
+    Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports) noexcept
+    size_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
+
+cdef extern from "latch.hpp" namespace "fastws" nogil:
+    int Process_id "fastws::Process::id"() noexcept
+
+
+cdef int read_step(Line* line) noexcept nogil:
+    return (<PumpedDecoder> line.decoder).read(line)
+
+
+cdef int look_step(Line* line) noexcept nogil:
+    return (<PumpedDecoder> line.decoder).look(line)
+
+
+cdef int over_step(Line* line) noexcept nogil:
+    (<PumpedDecoder> line.decoder).finish()
+    return 0
+
+
+@cython.final
+cdef class Hub:
+    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets."""
+
+    cdef shared_ptr[Reports] reports
+
+    def __init__(self):
+        self.reports = make_shared[Reports]()
+        error = self.reports.get().open()
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def fileno(self):
+        """Readable when there is something to `take`."""
+        return self.reports.get().fd()
+
+    def take(self):
+        """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
+        cdef vector[void*] handles
+        cdef vector[uint32_t] what
+        cdef size_t i
+        cdef list taken = []
+        for i in range(fastws_take(self.reports.get(), handles, what)):
+            taken.append((<object> handles[i], what[i]))
+        return taken
+
+
+@cython.final
+cdef class PumpSocket:
+    """A socket that a pump owns."""
+
+    cdef Line* line
+    cdef readonly Pump pump
+    cdef readonly PumpedDecoder decoder
+    cdef int descriptor
+    cdef int process
+
+    def __init__(self):
+        raise TypeError("a PumpSocket comes from Pump.adopt()")
+
+    def __dealloc__(self):
+        if self.line == NULL:
+            return
+        # The collector may have cleared what is an object.
+        if self.process != getpid():
+            fastws_close_fd(self.descriptor)
+            return
+        fastws_forget(self.line)
+        del self.line
+
+    cdef int check(self) except -1:
+        if self.process != Process_id():
+            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
+        return 0
+
+    def write(self, data, /):
+        """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Returns:
+            Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
+            written any more is the end of the socket: REPORT_GONE.
+        """
+        cdef Py_buffer buffer
+        cdef Written written
+        self.check()
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        # With the GIL: the system call takes microseconds, having it back from a busy thread milliseconds.
+        written = self.line.outlet.write(<const char*> buffer.buf, buffer.len)
+        PyBuffer_Release(&buffer)
+        if written.error:
+            fastws_set_error(self.line, written.error)
+            self.order(ORDER_ABORT)
+        elif written.first:
+            self.order(ORDER_FLUSH)
+        return written.full
+
+    cdef void order(self, uint32_t order) noexcept:
+        self.pump.native.order(self.line, order)
+
+    def stop_answers(self):
+        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        self.check()
+        self.line.outlet.stop_answers()
+
+    def end(self):
+        """Nothing more is written: shut the sending side down when all is sent."""
+        self.check()
+        self.line.outlet.end()
+        self.order(ORDER_FLUSH)
+
+    def set_limits(self, size_t high, size_t low, /):
+        """Bytes that wait: more than high pause writing, low or fewer let it go on."""
+        self.check()
+        self.line.outlet.set_limits(high, low)
+
+    def pause(self, bint paused, /):
+        """Whether reading shall rest."""
+        self.check()
+        fastws_set_paused(self.line, paused)
+        self.order(ORDER_LOOK)
+
+    def close(self):
+        """Close it when all is sent; nothing is read any more."""
+        self.check()
+        self.order(ORDER_CLOSE)
+
+    def abort(self):
+        """Close it now. In a forked child: its own descriptor only."""
+        if self.process == Process_id():
+            self.order(ORDER_ABORT)
+
+    @property
+    def waiting_bytes(self):
+        """Bytes that the socket hasn't taken."""
+        self.check()
+        return self.line.outlet.size()
+
+    @property
+    def error(self):
+        """errno of what ended it, or 0."""
+        return fastws_error_of(self.line)
+
+
+@cython.final
+cdef class Pump:
+    """A native thread that reads many connections without the GIL.
+
+    It starts with its first connection and ends with its last one. By default, all connections of a process share one.
+
+    Args:
+        name: Of the thread, for tools; the system may cut it (Linux: 15 bytes).
+        cpu: Number of the CPU that it shall stay on; None leaves that to the system. Linux only.
+
+    Raises:
+        ValueError: If there is no such CPU for this process.
+        NotImplementedError: If the system can't pin threads.
+    """
+
+    cdef NativePump* native
+    cdef readonly str name
+    cdef readonly object cpu
+    cdef object __weakref__
+    cdef int process
+
+    def __init__(self, *, name="fastws-pump", cpu=None):
+        if cpu is not None:
+            if not hasattr(os, "sched_getaffinity"):
+                raise NotImplementedError(f"cpu is {cpu}, but threads can't be pinned on {sys.platform}")
+            if cpu not in os.sched_getaffinity(0):
+                raise ValueError(f"cpu is {cpu}, must be one of {sorted(os.sched_getaffinity(0))}")
+        self.name = name
+        self.cpu = cpu
+        self.make()
+        _pumps.add(self)
+
+    cdef int make(self) except -1:
+        self.process = getpid()
+        self.native = new NativePump(
+            self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, over_step
+        )
+        return 0
+
+    def __dealloc__(self):
+        # No socket is left: each keeps its pump.
+        if self.native != NULL and self.process == getpid():
+            with nogil:
+                del self.native
+
+    def __repr__(self):
+        return f"<fastws.Pump {self.name!r} with {self.connections} connections>"
+
+    @property
+    def connections(self):
+        """Connections that it reads."""
+        return self.native.lines() if self.process == getpid() else 0
+
+    @property
+    def running(self):
+        """Whether its thread runs."""
+        return self.process == getpid() and self.native.running()
+
+    def adopt(self, int fd, PumpedDecoder decoder not None, Hub hub=None, /):
+        """Read a copy of a socket's descriptor into ``decoder``, after ``pause(False)``. Nobody else may read it.
+
+        Raises:
+            OSError: If the descriptor can't be copied, or no thread be started.
+            RuntimeError: If the interpreter is shutting down.
+        """
+        cdef PumpSocket made = PumpSocket.__new__(PumpSocket)
+        cdef shared_ptr[Reports] reports
+        cdef int copy, error
+        if self.process != getpid():
+            # The parent's thread isn't here, and its locks may be held for ever: leave it alone.
+            self.make()
+        self.purge()
+        copy = fastws_adopt_fd(fd)
+        if copy < 0:
+            raise OSError(-copy, os.strerror(-copy))
+        if hub is not None:
+            reports = hub.reports
+        made.pump = self
+        made.decoder = decoder
+        made.descriptor = copy
+        made.process = getpid()
+        made.line = fastws_new_line(copy, <void*> decoder, <void*> made, reports)
+        if made.line == NULL:
+            fastws_close_fd(copy)
+            raise MemoryError("no memory for a connection")
+        decoder.attach(self.native, made.line)
+        fastws_set_paused(made.line, True)
+        # Until the pump is done with it.
+        Py_INCREF(made)
+        error = self.native.adopt(made.line)
+        if error:
+            Py_DECREF(made)
+            decoder.detach()
+            raise OSError(error, f"no receive thread: {os.strerror(error)}")
+        return made
+
+    def purge(self):
+        """Let go of sockets that are closed."""
+        cdef vector[void*] handles
+        cdef size_t i
+        if self.process != getpid():
+            return
+        for i in range(fastws_take_gone(self.native, handles)):
+            gone = <PumpSocket> handles[i]
+            gone.decoder.detach()
+            Py_DECREF(gone)
+
+    def stop(self):
+        """End the thread, whatever is open; for the end of the process."""
+        if self.process == getpid():
+            with nogil:
+                self.native.stop()
+
+
+_pumps = weakref.WeakSet()
+
+
+def _stop_all():
+    for pump in list(_pumps):
+        pump.stop()
+
+
+# Before the interpreter is taken down, after threads that may still receive.
+atexit.register(_stop_all)

@@ -1,0 +1,117 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from libcpp.vector cimport vector
+
+from ._decoder cimport FrameDecoder
+from ._inbox cimport Record
+from ._latch cimport Held
+
+cdef extern from "line.hpp" namespace "fastws" nogil:
+    cdef cppclass Reports:
+        int open() noexcept
+        int fd() noexcept
+        void forget(Line* line) noexcept
+
+    cdef struct Written "fastws::Outlet::Written":
+        size_t waiting
+        bint first, full
+        int error
+
+    cdef cppclass Outlet:
+        Written write(const char* data, size_t length) noexcept
+        Written answer(const char* data, size_t length, int* sent) noexcept
+        void stop_answers() noexcept
+        void end() noexcept
+        void set_limits(size_t high, size_t low) noexcept
+        size_t size() noexcept
+
+    cdef cppclass Line:
+        int fd
+        void* decoder
+        void* handle
+        Outlet outlet
+
+    enum:
+        ORDER_LOOK
+        ORDER_FLUSH
+        ORDER_CLOSE
+        ORDER_ABORT
+        REPORT_STEP
+        REPORT_END
+        REPORT_DRAINED
+        REPORT_GONE
+
+cdef extern from "pump.hpp" namespace "fastws" nogil:
+    ctypedef int (*StepFunction)(Line*) noexcept
+
+    cdef cppclass Pump:
+        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over) except +
+        int adopt(Line* line) noexcept
+        void order(Line* line, uint32_t order) noexcept
+        size_t lines() noexcept
+        bint running() noexcept
+        void stop() noexcept
+        void allow() noexcept
+        void take_gone(vector[Line*]& lines) except +
+
+    enum:
+        STEP_ON
+        STEP_BLOCKED
+        STEP_END
+
+cdef enum:
+    RUN_MAX = 128               # messages that a consumer takes in one visit to the queue
+    RUN_BYTES_MAX = 64 * 1024   # payload that it holds outside of it
+    PONG_MAX = 2 + 4 + 125      # a control frame, masked
+
+
+cdef class PumpedDecoder(FrameDecoder):
+    cdef Pump* pump             # NULL: nobody reads (not yet, or no more)
+    cdef Line* line
+
+    # The consumer's own: messages [run_at, run_end) that it has taken out of the queue.
+    cdef Record[RUN_MAX] run
+    cdef uint32_t run_at, run_end
+    cdef uint64_t run_bytes
+    cdef Held held
+    cdef uint32_t spent         # messages whose references to one segment weren't given back
+    cdef void* spent_segment
+
+    cdef unsigned long loop_thread
+    cdef object on_notices
+
+    # Behind the latch.
+    cdef bint armed             # the loop is to be told of the next message
+    cdef bint resuming          # the pump is to decode what waits
+    cdef bint over              # nothing more will come
+    cdef bint told              # of a violation
+    cdef bint keeps_pings       # answered ones too, for the log
+    cdef uint64_t pings_answered
+    cdef int64_t ping_delay_max_ns
+    cdef uint64_t pauses
+    cdef int64_t paused_since_ns, paused_ns, pause_max_ns
+
+    # The pump's own.
+    cdef size_t answered_to     # control frames up to here were looked at
+    cdef uint8_t* pongs
+    cdef size_t pongs_size, pongs_capacity
+    cdef uint64_t pongs_count
+
+    cdef int read(self, Line* line) noexcept nogil
+    cdef int look(self, Line* line) noexcept nogil
+    cdef void finish(self) noexcept nogil
+    cdef int end_step(self, Line* line, int step) noexcept nogil
+    cdef void decode_pending(self) noexcept nogil
+    cdef void gather_pongs(self) noexcept nogil
+    cdef bint add_pong(self, const uint8_t* control) noexcept nogil
+    cdef void send_pongs(self, Line* line) noexcept nogil
+    cdef void note_pause(self) noexcept nogil
+    cdef void end_pause(self) noexcept nogil
+    cdef void decode_rest(self) noexcept nogil
+    cdef int attach(self, Pump* pump, Line* line) except -1
+    cdef int detach(self) except -1
+    cdef int fetch(self) except -1
+    cdef int tell_notices(self) except -1
+    cdef void take_run(self) noexcept nogil
+    cdef void drop_run(self, uint32_t count) noexcept nogil
+    cdef void flush_run(self) noexcept nogil

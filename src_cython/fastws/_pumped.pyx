@@ -1,0 +1,632 @@
+"""A decoder that a pump feeds without the GIL, and that Python consumes.
+
+All state of `FrameDecoder` lies behind a latch. A consumer takes a run of messages in one visit, as long as nothing
+but their number and size decides what is queued, and makes objects of them outside; with a policy it takes one by
+one, since those that wait may still be replaced.
+"""
+
+cimport cython
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.errno cimport EAGAIN
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
+from ._batch cimport Batch, batch_new, make_object
+from ._decoder cimport CONTROL_HEAD, FrameDecoder
+from ._header cimport header_format
+from ._inbox cimport (
+    FLAG_TEXT,
+    FLAG_WHOLE,
+    Record,
+    inbox_clear,
+    inbox_frames,
+    inbox_head,
+    inbox_recount,
+    inbox_settle,
+)
+from ._latch cimport Guard, Latch
+from ._mask cimport mask_into
+from ._segment cimport Segment, segment_release
+from ._wire cimport (
+    OUT_OF_MEMORY,
+    PING,
+    PONG,
+    STATUS_BLOCKED,
+    STATUS_CONTROL,
+    STATUS_MESSAGE,
+    STATUS_NOTICE,
+    STATUS_VIOLATION,
+)
+
+cdef extern from *:
+    """
+    #include <chrono>
+    static inline int64_t fastws_pumped_ns() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(
+            std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    /* Bytes, 0 at the end of the stream, -EAGAIN if there is nothing now, or another negative errno. */
+    static inline ssize_t fastws_receive(int fd, void *data, size_t size) {
+        ssize_t got = ::recv(fd, data, size, MSG_DONTWAIT);
+        if (got >= 0) return got;
+        return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+    }
+    static inline void fastws_set_error(fastws::Line *line, int error) {
+        line->error.store(error, std::memory_order_relaxed);
+    }
+    static inline void fastws_report(fastws::Line *line, uint32_t report) {
+        if (line->reports) line->reports->add(line, report);
+    }
+    """
+    int64_t fastws_pumped_ns() noexcept nogil
+    ssize_t fastws_receive(int fd, void* data, size_t size) noexcept nogil
+    void fastws_set_error(Line* line, int error) noexcept nogil
+    void fastws_report(Line* line, uint32_t report) noexcept nogil
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef extern from "entropy.hpp" namespace "fastws" nogil:
+    bint masking_key(uint8_t* key) noexcept
+
+cdef enum:
+    SLEEP_MAX_NS = 100_000_000  # between two looks for signals
+    ANSWERED = 0x80             # set in the opcode of a ping that the pump has answered
+    URGENT = STATUS_CONTROL | STATUS_BLOCKED | STATUS_NOTICE
+
+
+@cython.final
+cdef class PumpedDecoder(FrameDecoder):
+    """A `FrameDecoder` between a `fastws.Pump`, which reads the socket in a native thread, and Python.
+
+    Arguments, methods and attributes are those of `FrameDecoder`; memory for reads is lent to nobody, so
+    ``get_buffer`` and ``buffer_updated`` aren't for use. Any thread may consume, one at a time.
+    """
+
+    def __cinit__(self):
+        self.latch = new Latch()
+        self.inbox.held = &self.held
+        self.armed = True
+
+    def __dealloc__(self):
+        if self.latch == NULL:
+            return
+        if self.latch.is_inherited():
+            # The pump may have been at work on it when the process forked; the memory is the price.
+            self.abandoned = True
+            return
+        del self.latch
+        self.drop_run(self.run_end - self.run_at)
+        self.flush_run()
+        free(self.pongs)
+
+    # The pump's side; without the GIL
+
+    cdef int read(self, Line* line) noexcept nogil:
+        """The socket is readable."""
+        cdef ssize_t nbytes
+        cdef uint8_t* target
+        cdef size_t room
+        self.latch.enter()
+        if self.blocked:
+            self.latch.leave()
+            return STEP_BLOCKED
+        if self.reserve(0) < 0:
+            # As if it had been received; the stream goes on after that of the user's connection has failed.
+            self.fail(OUT_OF_MEMORY, self.pending(), 0)
+            return self.end_step(line, STEP_END)
+        target = self.segment.data + self.filled
+        room = self.lent
+        self.latch.leave()
+        nbytes = fastws_receive(line.fd, target, room)
+        if nbytes < 0:
+            if nbytes == -EAGAIN:
+                self.latch.enter()
+                self.lent = 0
+                self.settle()
+                self.latch.leave()
+                return STEP_ON
+            fastws_set_error(line, <int> -nbytes)
+            self.latch.enter()
+            self.lent = 0
+            return self.end_step(line, STEP_END)
+        self.latch.enter()
+        if nbytes == 0:
+            self.lent = 0
+            self.stepped = False
+            return self.end_step(line, STEP_END)
+        self.note_read(nbytes)
+        if self.received(nbytes):
+            self.decode_pending()
+        return self.end_step(line, STEP_ON)
+
+    cdef int look(self, Line* line) noexcept nogil:
+        """A consumer has caught up, or wants something else of us."""
+        self.latch.enter()
+        self.stepped = False
+        if self.resuming:
+            self.resuming = False
+            if self.pending():
+                if self.segment == NULL and self.reserve(0) < 0:
+                    self.fail(OUT_OF_MEMORY, self.carried, 0)
+                elif self.received(0):
+                    self.decode_pending()
+        return self.end_step(line, STEP_ON)
+
+    cdef void finish(self) noexcept nogil:
+        """The socket is about to be closed."""
+        self.latch.enter()
+        self.over = True
+        self.end_pause()
+        self.latch.awaken()
+        self.latch.leave()
+
+    cdef void decode_pending(self) noexcept nogil:
+        self.decoding = True
+        self.decode()
+        self.decoding = False
+        self.note_high_water()
+
+    cdef int end_step(self, Line* line, int step) noexcept nogil:
+        """Leave the latch, answer pings, tell who must know."""
+        cdef int status
+        cdef uint32_t report = 0
+        self.settle()
+        if self.control_size > self.answered_to:
+            self.gather_pongs()
+        status = self.status()
+        if status & URGENT or (status & STATUS_VIOLATION and not self.told) or (self.stepped and self.armed):
+            report = REPORT_STEP
+            self.armed = False
+        if status & STATUS_VIOLATION:
+            self.told = True
+        if self.blocked:
+            self.held.stop(True)
+            self.note_pause()
+            step = STEP_BLOCKED if step == STEP_ON else step
+        if self.stepped or step == STEP_END:
+            self.latch.awaken()
+        self.latch.leave()
+        if self.pongs_size:
+            self.send_pongs(line)
+        if report:
+            fastws_report(line, report)
+        return step
+
+    cdef void gather_pongs(self) noexcept nogil:
+        """Build the answers to new pings (RFC 6455 5.5.2 and 5.5.3); such pings needn't go to Python."""
+        cdef size_t position = self.answered_to
+        cdef size_t kept = position
+        cdef size_t size
+        cdef uint8_t* control
+        while position < self.control_size:
+            control = self.control + position
+            size = CONTROL_HEAD + control[1]
+            position += size
+            if control[0] == PING and self.add_pong(control):
+                if not self.keeps_pings:
+                    continue
+                control[0] = PING | ANSWERED
+            memmove(self.control + kept, control, size)
+            kept += size
+        self.control_size = self.answered_to = kept
+
+    cdef bint add_pong(self, const uint8_t* control) noexcept nogil:
+        cdef uint8_t[4] key
+        cdef uint8_t* target
+        cdef size_t capacity
+        cdef size_t length = control[1]
+        if self.pongs_capacity - self.pongs_size < PONG_MAX:
+            capacity = 2 * self.pongs_capacity + PONG_MAX
+            target = <uint8_t*> realloc(self.pongs, capacity)
+            if target == NULL:
+                return False
+            self.pongs = target
+            self.pongs_capacity = capacity
+        target = self.pongs + self.pongs_size
+        if self.masked:                 # the peer is a client, we aren't
+            target += header_format(target, PONG, True, False, length, NULL)
+            memcpy(target, control + CONTROL_HEAD, length)
+        else:
+            if not masking_key(key):
+                return False
+            target += header_format(target, PONG, True, False, length, key)
+            mask_into(target, control + CONTROL_HEAD, length, key, 0)
+        self.pongs_size = target + length - self.pongs
+        self.pongs_count += 1
+        return True
+
+    cdef void send_pongs(self, Line* line) noexcept nogil:
+        cdef int sent = 0
+        cdef Written written = line.outlet.answer(<const char*> self.pongs, self.pongs_size, &sent)
+        cdef int64_t delay_ns = fastws_pumped_ns() - self.received_ns
+        self.pongs_size = 0
+        if written.first:
+            self.pump.order(line, ORDER_FLUSH)
+        if sent and not written.error:
+            self.latch.enter()
+            self.pings_answered += self.pongs_count
+            if delay_ns > self.ping_delay_max_ns:
+                self.ping_delay_max_ns = delay_ns
+            self.latch.leave()
+        self.pongs_count = 0
+
+    cdef void note_pause(self) noexcept nogil:
+        if not self.paused_since_ns:
+            self.paused_since_ns = fastws_pumped_ns()
+            self.pauses += 1
+
+    cdef void end_pause(self) noexcept nogil:
+        cdef int64_t paused_ns
+        if self.paused_since_ns:
+            paused_ns = fastws_pumped_ns() - self.paused_since_ns
+            self.paused_ns += paused_ns
+            if paused_ns > self.pause_max_ns:
+                self.pause_max_ns = paused_ns
+            self.paused_since_ns = 0
+
+    # The consumer's side; with the GIL
+
+    cdef uint64_t ready(self) except? 0:
+        if self.run_at == self.run_end:
+            self.fetch()
+        return self.run_end - self.run_at
+
+    cdef int64_t head_ns(self) noexcept:
+        return self.run[self.run_at].received_ns if self.run_at < self.run_end else 0
+
+    cdef int fetch(self) except -1:
+        """Take the next run out of the queue; with a policy, or fragments, one message."""
+        cdef Guard guard
+        self.flush_run()
+        self.run_at = self.run_end = 0
+        guard.enter(self.latch, False)
+        if self.gate.admission.notice_count and self.on_notices is not None:
+            guard.leave()
+            self.tell_notices()
+            guard.enter(self.latch, False)
+        self.held.set(0, 0)
+        if self.admits:
+            self.expire()
+        self.run_bytes = 0
+        if self.inbox.messages == 0:
+            return 0
+        if self.admits or inbox_frames(&self.inbox) != self.inbox.messages or not inbox_head(&self.inbox).flags & 2:
+            if not self.take_one(&self.run[0], True):
+                return 0
+            self.run_end = 1
+            self.run_bytes = self.run[0].length
+        else:
+            self.take_run()
+        self.held.set(self.run_end, self.run_bytes)
+        inbox_recount(&self.inbox)
+        return 0
+
+    cdef int tell_notices(self) except -1:
+        """Notices come ahead of messages; their report to the loop may be under way, but we are in the loop."""
+        if self.loop_thread == PyThread_get_thread_ident():
+            self.on_notices(self)
+        return 0
+
+    def tell(self, on_notices):
+        """Call ``on_notices(decoder)`` ahead of messages that are taken in this thread, when there are `notices`."""
+        self.loop_thread = PyThread_get_thread_ident()
+        self.on_notices = on_notices
+
+    cdef void take_run(self) noexcept nogil:
+        """Unfragmented messages from the head of the ring, with their references."""
+        cdef uint64_t mask = self.inbox.capacity - 1
+        cdef Record* record
+        while self.run_end < RUN_MAX and self.inbox.messages and self.run_bytes < RUN_BYTES_MAX:
+            record = &self.inbox.ring[self.inbox.head & mask]
+            self.run[self.run_end] = record[0]
+            self.run_end += 1
+            self.run_bytes += record.length
+            self.inbox.bytes -= record.length
+            self.inbox.messages -= 1
+            self.inbox.head += 1
+        if self.inbox.head == self.inbox.tail:
+            inbox_settle(&self.inbox)
+
+    cdef void drop_run(self, uint32_t count) noexcept nogil:
+        """Give back the references of the next ``count`` messages, sooner or later."""
+        cdef Record* record
+        for _ in range(count):
+            record = &self.run[self.run_at]
+            if record.segment != self.spent_segment or self.spent == 0:
+                self.flush_run()
+                self.spent_segment = record.segment
+            self.spent += 1
+            self.run_bytes -= record.length
+            self.run_at += 1
+        if self.run_at == self.run_end:
+            self.flush_run()
+        self.held.set(self.run_end - self.run_at, self.run_bytes)
+
+    cdef void flush_run(self) noexcept nogil:
+        if self.spent:
+            segment_release(<Segment*> self.spent_segment, self.spent)
+            self.spent = 0
+
+    cdef object pop_message(self, object decode):
+        cdef Record* record
+        cdef object message
+        cdef Guard guard
+        if self.run_at == self.run_end:
+            self.fetch()
+            if self.run_end == 0:
+                return None
+        record = &self.run[self.run_at]
+        if decode is None or decode == ((record.flags & FLAG_TEXT) != 0):
+            message = make_object(record.data, record.length, record.flags)
+        elif not decode:
+            message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
+        else:
+            try:
+                message = PyUnicode_DecodeUTF8(<char*> record.data, record.length, NULL)
+            except UnicodeDecodeError:
+                self.drop_run(1)
+                raise
+        self.drop_run(1)
+        return message
+
+    def pop(self, decode=None, /):
+        return self.pop_message(decode)
+
+    def pop_fragment(self):
+        cdef Record* record
+        cdef tuple fragment
+        if self.run_at == self.run_end:
+            return FrameDecoder.pop_fragment(self)
+        record = &self.run[self.run_at]
+        fragment = (
+            1 if record.flags & FLAG_TEXT else 2, True, PyBytes_FromStringAndSize(<char*> record.data, record.length)
+        )
+        self.drop_run(1)
+        return fragment
+
+    def take(self, max_messages=None, /):
+        cdef Guard guard
+        cdef Record* records = NULL
+        cdef Record* more = NULL
+        cdef uint64_t[LOSSES] lost
+        cdef uint64_t wanted, taken = self.run_end - self.run_at
+        cdef uint64_t added = 0
+        cdef bint told
+        cdef Batch batch
+        guard.enter(self.latch, False)
+        told = self.gate.admission.notice_count and self.on_notices is not None
+        guard.leave()
+        if told:
+            self.tell_notices()
+        if not taken:
+            return FrameDecoder.take(self, max_messages)
+        if max_messages is not None and max_messages < 1:
+            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
+        # What is left of a run comes first.
+        wanted = <uint64_t> -1 if max_messages is None else max_messages
+        guard.enter(self.latch, False)
+        if taken > wanted:
+            taken = wanted
+        elif taken < wanted:
+            added = self.move_out(wanted - taken, &more)
+        records = <Record*> realloc(more, (taken + added) * sizeof(Record))
+        if records == NULL:
+            # Nothing is lost but order would be: what was moved out comes back as lost.
+            while added:
+                added -= 1
+                segment_release(<Segment*> more[added].segment, 1)
+                self.gate.admission.lost[LOST_DISCARDED] += 1
+            free(more)
+            raise MemoryError(f"no memory for a batch of {taken} messages")
+        memmove(records + taken, records, added * sizeof(Record))
+        memcpy(records, &self.run[self.run_at], taken * sizeof(Record))
+        for i in range(taken):
+            self.run_bytes -= records[i].length
+        self.run_at += <uint32_t> taken
+        self.held.set(self.run_end - self.run_at, self.run_bytes)
+        told = self.unreported(lost)
+        guard.leave()
+        batch = batch_new(records, taken + added)
+        if told:
+            batch.losses = losses_of(lost)
+        return batch
+
+    cdef bint can_resume(self) except -1:
+        cdef Guard guard
+        if not self.held.stopped():
+            return False
+        guard.enter(self.latch, False)
+        return self.may_resume()
+
+    def resume(self):
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.stepped = False
+        if self.may_resume():
+            self.blocked = False
+            self.held.stop(False)
+            self.gate.admission.hold_full = self.gate.admission.hold_old = False
+            self.end_pause()
+            self.resuming = True
+            if self.pump != NULL:
+                self.pump.order(self.line, ORDER_LOOK)
+            else:
+                self.decode_rest()
+        return self.status()
+
+    cdef void decode_rest(self) noexcept nogil:
+        """No pump is there to do it."""
+        if not self.resuming:
+            return
+        self.resuming = False
+        if not self.pending():
+            return
+        if self.segment == NULL and self.reserve(0) < 0:
+            self.fail(OUT_OF_MEMORY, self.carried, 0)
+        elif self.received(0):
+            self.decode_pending()
+            self.settle()
+            self.held.stop(self.blocked)
+
+    cdef int attach(self, Pump* pump, Line* line) except -1:
+        """From now on the pump feeds it."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.pump = pump
+        self.line = line
+        return 0
+
+    cdef int detach(self) except -1:
+        """The pump is done with it; what it left undone is done here."""
+        cdef Guard guard
+        if self.latch.is_inherited():
+            return 0
+        guard.enter(self.latch, False)
+        self.pump = NULL
+        self.line = NULL
+        self.over = True
+        self.decode_rest()
+        self.latch.awaken()
+        return 0
+
+    def discard(self):
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.stop_decoding()
+        self.held.stop(False)
+        self.end_pause()
+        if self.pump != NULL:
+            self.pump.order(self.line, ORDER_LOOK)
+
+    def clear(self):
+        cdef Guard guard
+        cdef uint32_t held = self.run_end - self.run_at
+        self.drop_run(held)
+        self.flush_run()
+        guard.enter(self.latch, False)
+        self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages + held
+        inbox_clear(&self.inbox)
+        inbox_recount(&self.inbox)
+
+    def controls(self):
+        return [(opcode & ~ANSWERED, payload) for opcode, payload, _ in self.timed_controls()]
+
+    def timed_controls(self):
+        """Take the control frames as (opcode, payload, ``time.monotonic_ns()`` of the read).
+
+        Pings that the pump has answered come only if `keeps_pings` is set, with 0x80 added to their opcode.
+        """
+        cdef Guard guard
+        cdef list frames = []
+        cdef size_t position = 0, size
+        cdef int64_t received_ns
+        cdef uint8_t* control
+        cdef uint8_t* frame
+        guard.enter(self.latch, False)
+        control = self.control
+        size = self.control_size
+        self.control = NULL
+        self.control_size = self.control_capacity = self.answered_to = 0
+        guard.leave()
+        try:
+            while position < size:
+                frame = control + position
+                memcpy(&received_ns, frame + 2, sizeof(int64_t))
+                frames.append((frame[0], PyBytes_FromStringAndSize(<char*> frame + CONTROL_HEAD, frame[1]), received_ns))
+                position += CONTROL_HEAD + frame[1]
+        finally:
+            free(control)
+        return frames
+
+    def step_status(self):
+        """A `Status` of what is to be looked at now."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.status()
+
+    def arm(self):
+        """Report the next change of the queue to the loop, once. Look at the queue after it, then wait."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.armed = True
+
+    def wait(self, timeout_s=None, /):
+        """Wait without the GIL until a complete message is queued, or until nothing more will come.
+
+        Args:
+            timeout_s: Seconds; None is no limit.
+
+        Returns:
+            Whether one of both is so; False after the timeout.
+        """
+        cdef Guard guard
+        cdef int64_t deadline_ns = 0, now_ns
+        if timeout_s is not None:
+            deadline_ns = fastws_pumped_ns() + <int64_t> (timeout_s * 1e9)
+        while True:
+            guard.enter(self.latch, False)
+            self.want = True
+            if self.run_at != self.run_end or self.inbox.messages or self.over or self.may_resume():
+                self.want = False
+                return True
+            now_ns = fastws_pumped_ns()
+            if timeout_s is not None and now_ns >= deadline_ns:
+                self.want = False
+                return False
+            now_ns += SLEEP_MAX_NS
+            guard.sleep_until(now_ns if timeout_s is None else min(now_ns, deadline_ns))
+            guard.leave()
+            PyErr_CheckSignals()
+
+    @property
+    def resumable(self):
+        return self.can_resume()
+
+    @property
+    def oldest_ns(self):
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.run[self.run_at].received_ns if self.run_at < self.run_end else self.oldest()
+
+    @property
+    def is_over(self):
+        """Whether nothing more will come: the socket is closed."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.over
+
+    @property
+    def keeps_pings(self):
+        """Whether `timed_controls` tells of pings that were answered."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.keeps_pings
+
+    @keeps_pings.setter
+    def keeps_pings(self, bint value):
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.keeps_pings = value
+
+    @property
+    def pings(self):
+        """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.pings_answered, self.ping_delay_max_ns
+
+    @property
+    def pause(self):
+        """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, nanoseconds of the longest)."""
+        cdef Guard guard
+        cdef int64_t running_ns = 0
+        guard.enter(self.latch, False)
+        if self.paused_since_ns:
+            running_ns = fastws_pumped_ns() - self.paused_since_ns
+        return self.pauses, self.paused_since_ns != 0, self.paused_ns + running_ns, max(self.pause_max_ns, running_ns)

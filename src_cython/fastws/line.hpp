@@ -1,0 +1,115 @@
+/* A socket that a pump owns, and what others want of it. */
+
+#pragma once
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <sys/socket.h>
+#include <vector>
+
+#include "bell.hpp"
+#include "outlet.hpp"
+
+namespace fastws {
+
+class Pump;
+class Reports;
+
+/* What the pump is to do with a line. */
+enum Order : uint32_t {
+    ORDER_LOOK = 1,         /* decode what waits, read on unless somebody said no */
+    ORDER_FLUSH = 2,        /* what the socket didn't take waits */
+    ORDER_CLOSE = 4,        /* once everything is sent */
+    ORDER_ABORT = 8,        /* at once */
+};
+
+/* What happened to a line, for its event loop. */
+enum Report : uint32_t {
+    REPORT_STEP = 1,        /* look at the decoder */
+    REPORT_END = 2,         /* of the stream */
+    REPORT_DRAINED = 4,     /* writing may go on */
+    REPORT_GONE = 8,        /* the socket is closed; the last report */
+};
+
+struct Line {
+    Line(int socket, void *decoder, void *handle, std::shared_ptr<Reports> loop)
+        : fd(socket), decoder(decoder), handle(handle), reports(std::move(loop)), outlet(socket) {}
+
+    const int fd;                       /* for the pump only: the outlet closes it */
+    void *const decoder;                /* a PumpedDecoder, kept by handle */
+    void *const handle;                 /* a PumpSocket, kept while the pump knows the line */
+    const std::shared_ptr<Reports> reports;     /* none: somebody waits in the decoder */
+    Outlet outlet;
+    std::atomic<bool> paused{false};    /* by its user */
+    std::atomic<int> error{0};          /* errno; why it is gone */
+
+    /* The pump's own. */
+    bool reading = false, writing = false;      /* what the poller looks for */
+    bool blocked = false;               /* the decoder takes no more */
+    bool at_end = false;                /* of the stream */
+    bool sending = false;               /* something waits in the outlet */
+    bool closing = false;               /* once everything is sent */
+
+    /* Of the pump's lock. */
+    uint32_t orders = 0;
+    bool gone = false;
+
+    /* Of the lock of the reports. */
+    uint32_t reported = 0;
+};
+
+/* From pumps to one event loop: one ring for any number of lines and events, until the loop takes them. */
+class Reports {
+  public:
+    int open() { return bell_.open(); }
+    int fd() const { return bell_.fd(); }
+
+    void add(Line *line, uint32_t report) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!line->reported) lines_.push_back(line);
+        line->reported |= report;
+        if (lines_.size() == 1 && !rung_) {
+            rung_ = true;
+            bell_.ring();
+        }
+    }
+
+    struct Entry {
+        void *handle;
+        uint32_t report;
+    };
+
+    void take(std::vector<Entry> &entries) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        entries.clear();
+        for (Line *line : lines_) {
+            entries.push_back({line->handle, line->reported});
+            line->reported = 0;
+        }
+        lines_.clear();
+        if (rung_) bell_.silence();
+        rung_ = false;
+    }
+
+    /* Before its memory goes. */
+    void forget(Line *line) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (size_t i = 0; i < lines_.size(); i++) {
+            if (lines_[i] == line) {
+                lines_.erase(lines_.begin() + (ptrdiff_t)i);
+                return;
+            }
+        }
+    }
+
+  private:
+    std::mutex mutex_;
+    Bell bell_;
+    bool rung_ = false;
+    std::vector<Line *> lines_;
+};
+
+}  // namespace fastws

@@ -1,0 +1,180 @@
+/* Bytes out of a socket that a pump owns: any thread writes whole frames, none is cut by another.
+
+   What the socket doesn't take at once waits here and is sent by the pump. */
+
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0      /* macOS: SO_NOSIGPIPE, set where the socket is adopted */
+#endif
+
+namespace fastws {
+
+class Outlet {
+  public:
+    explicit Outlet(int fd) : fd_(fd) {}
+    Outlet(const Outlet &) = delete;
+    Outlet &operator=(const Outlet &) = delete;
+    ~Outlet() {
+        close();
+        std::free(data_);
+    }
+
+    struct Written {
+        size_t waiting;         /* bytes that the socket hasn't taken */
+        bool first;             /* they are the first ones: the pump must look */
+        bool full;              /* crossed the high-water mark: pause writing */
+        int error;              /* errno; nothing more can be written */
+    };
+
+    Written write(const char *data, size_t length) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return append(data, length);
+    }
+
+    /* A frame of the pump's own, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). */
+    Written answer(const char *data, size_t length, int *sent) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        *sent = answering_;
+        return answering_ ? append(data, length) : Written{waiting(), false, false, 0};
+    }
+
+    void stop_answers() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        answering_ = false;
+    }
+
+    /* By the pump, when the socket takes more. Sets ``drained`` once the low-water mark is crossed downward. */
+    Written flush(bool *drained) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        push();
+        *drained = full_ && waiting() <= low_;
+        if (*drained) full_ = false;
+        return {waiting(), false, false, error_};
+    }
+
+    void end() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ending_ = true;
+        finish();
+    }
+
+    void set_limits(size_t high, size_t low) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        high_ = high;
+        low_ = low;
+    }
+
+    size_t size() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return waiting();
+    }
+
+    /* Nobody may use the descriptor any more: it may be somebody else's by then. */
+    void close() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (fd_ >= 0) ::close(fd_);
+        fd_ = -1;
+        head_ = tail_ = 0;
+        if (!error_) error_ = EBADF;
+    }
+
+  private:
+    static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
+
+    size_t waiting() const { return tail_ - head_; }
+
+    Written append(const char *data, size_t length) {
+        if (error_ || ending_) return {waiting(), false, false, 0};
+        bool first = waiting() == 0;
+        if (first) {
+            ssize_t sent = send(data, length);
+            if (sent < 0) return {0, false, false, error_};
+            data += sent;
+            length -= (size_t)sent;
+        }
+        if (length && !keep(data, length)) {
+            error_ = ENOMEM;
+            return {waiting(), false, false, error_};
+        }
+        bool full = !full_ && waiting() > high_;
+        if (full) full_ = true;
+        return {waiting(), first && length, full, 0};
+    }
+
+    /* How much the socket took, or -1 with error_ set. */
+    ssize_t send(const char *data, size_t length) {
+        size_t done = 0;
+        while (done < length) {
+            ssize_t sent = ::send(fd_, data + done, length - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent >= 0) {
+                done += (size_t)sent;
+            } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                break;
+            } else if (errno != EINTR) {
+                error_ = errno;
+                return -1;
+            }
+        }
+        return (ssize_t)done;
+    }
+
+    bool keep(const char *data, size_t length) {
+        if (capacity_ - tail_ < length && head_) {
+            std::memmove(data_, data_ + head_, waiting());
+            tail_ -= head_;
+            head_ = 0;
+        }
+        if (capacity_ - tail_ < length) {
+            size_t capacity = 2 * capacity_ > tail_ + length ? 2 * capacity_ : tail_ + length;
+            char *grown = (char *)std::realloc(data_, capacity);
+            if (grown == nullptr) return false;
+            data_ = grown;
+            capacity_ = capacity;
+        }
+        std::memcpy(data_ + tail_, data, length);
+        tail_ += length;
+        return true;
+    }
+
+    void push() {
+        if (waiting() && !error_) {
+            ssize_t sent = send(data_ + head_, waiting());
+            if (sent > 0) head_ += (size_t)sent;
+        }
+        if (head_ == tail_) {
+            head_ = tail_ = 0;
+            if (capacity_ > KEEP_MAX) {
+                std::free(data_);
+                data_ = nullptr;
+                capacity_ = 0;
+            }
+        }
+        finish();
+    }
+
+    void finish() {
+        if (ending_ && !ended_ && !waiting() && fd_ >= 0) {
+            ended_ = true;
+            ::shutdown(fd_, SHUT_WR);
+        }
+    }
+
+    std::mutex mutex_;
+    int fd_;
+    char *data_ = nullptr;
+    size_t head_ = 0, tail_ = 0, capacity_ = 0;
+    size_t high_ = 64 * 1024, low_ = 16 * 1024;
+    bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
+    int error_ = 0;
+};
+
+}  // namespace fastws

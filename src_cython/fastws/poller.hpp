@@ -1,0 +1,114 @@
+/* Which descriptors are ready: epoll on Linux, poll elsewhere. Belongs to one thread. */
+
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <unistd.h>
+#include <vector>
+
+#ifdef __linux__
+#include <sys/epoll.h>
+#else
+#include <poll.h>
+#endif
+
+namespace fastws {
+
+struct Readiness {
+    void *tag;
+    bool readable, writable;
+};
+
+#ifdef __linux__
+
+class Poller {
+  public:
+    Poller() = default;
+    Poller(const Poller &) = delete;
+    Poller &operator=(const Poller &) = delete;
+    ~Poller() { close(); }
+
+    int open() {
+        epoll_ = epoll_create1(EPOLL_CLOEXEC);
+        return epoll_ < 0 ? errno : 0;
+    }
+
+    void close() {
+        if (epoll_ >= 0) ::close(epoll_);
+        epoll_ = -1;
+    }
+
+    /* What to look for, and what was looked for before; a descriptor of which nothing is wanted isn't looked at, since a
+       hang-up would be told for ever. 0, or errno. */
+    int set(int fd, void *tag, bool in, bool out, bool was_in, bool was_out) {
+        if (in == was_in && out == was_out) return 0;
+        epoll_event event{};
+        event.events = (in ? (uint32_t)EPOLLIN : 0u) | (out ? (uint32_t)EPOLLOUT : 0u);
+        event.data.ptr = tag;
+        int operation = !(in || out) ? EPOLL_CTL_DEL : !(was_in || was_out) ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+        return epoll_ctl(epoll_, operation, fd, &event) < 0 ? errno : 0;
+    }
+
+    void wait(std::vector<Readiness> &ready) {
+        epoll_event events[EVENTS_MAX];
+        ready.clear();
+        int count = epoll_wait(epoll_, events, EVENTS_MAX, -1);
+        for (int i = 0; i < count; i++) {
+            uint32_t happened = events[i].events;
+            bool over = happened & (EPOLLHUP | EPOLLERR);
+            ready.push_back({events[i].data.ptr, over || (happened & EPOLLIN), over || (happened & EPOLLOUT)});
+        }
+    }
+
+  private:
+    static constexpr int EVENTS_MAX = 256;
+    int epoll_ = -1;
+};
+
+#else
+
+class Poller {
+  public:
+    int open() { return 0; }
+    void close() { polled_.clear(); }
+
+    int set(int fd, void *tag, bool in, bool out, bool, bool) {
+        short wanted = (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0));
+        for (size_t i = 0; i < polled_.size(); i++) {
+            if (polled_[i].fd != fd) continue;
+            if (wanted) {
+                polled_[i].events = wanted;
+            } else {
+                polled_[i] = polled_.back();
+                tags_[i] = tags_.back();
+                polled_.pop_back();
+                tags_.pop_back();
+            }
+            return 0;
+        }
+        if (wanted) {
+            polled_.push_back({fd, wanted, 0});
+            tags_.push_back(tag);
+        }
+        return 0;
+    }
+
+    void wait(std::vector<Readiness> &ready) {
+        ready.clear();
+        if (poll(polled_.data(), (nfds_t)polled_.size(), -1) <= 0) return;
+        for (size_t i = 0; i < polled_.size(); i++) {
+            short happened = polled_[i].revents;
+            bool over = happened & (POLLHUP | POLLERR | POLLNVAL);
+            if (happened) ready.push_back({tags_[i], over || (happened & POLLIN), over || (happened & POLLOUT)});
+        }
+    }
+
+  private:
+    std::vector<pollfd> polled_;
+    std::vector<void *> tags_;
+};
+
+#endif
+
+}  // namespace fastws

@@ -1,0 +1,289 @@
+/* A thread that owns sockets: it reads when they are readable, sends what waits, closes. It never needs the GIL.
+
+   The hand-over between the pump and other threads:
+
+   - Of a line, the pump alone reads, closes, and changes what the poller looks for. Others give orders: an order is
+     added and the bell rung under ``mutex_``, and the pump takes all orders under it after it has silenced the bell. So an
+     order given before the take is obeyed now, and one given after it rings again: no order is lost.
+   - A line is ``gone`` and reported so before it is in ``gone_``, all under ``mutex_``; afterwards the pump doesn't touch it,
+     and orders do nothing. Its memory may go once it is taken out of ``gone_``.
+   - A line is only ever closed while the pump handles that line, readiness before orders, each line at most once in
+     each: nothing else in the same cycle points to it.
+   - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one.
+
+   Order of locks: a decoder's latch, then ``mutex_``, then that of Reports; an outlet's lock is a leaf. */
+
+#pragma once
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <pthread.h>
+#include <string>
+#include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+#include "bell.hpp"
+#include "line.hpp"
+#include "poller.hpp"
+
+namespace fastws {
+
+/* What a step with the decoder says. */
+enum Step : int {
+    STEP_ON,                /* read on */
+    STEP_BLOCKED,           /* take no more until ORDER_LOOK */
+    STEP_END,               /* of the stream, or of the socket if line->error is set */
+};
+
+class Pump {
+  public:
+    typedef int (*StepFunction)(Line *);
+
+    /* read: the socket is readable. look: ORDER_LOOK. over: the line is about to be closed; what it returns is ignored. */
+    Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction over)
+        : name_(name), cpu_(cpu), read_(read), look_(look), over_(over) {}
+    Pump(const Pump &) = delete;
+    Pump &operator=(const Pump &) = delete;
+    ~Pump() { stop(); }
+
+    /* 0, or errno: then the line isn't the pump's. */
+    int adopt(Line *line) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        while (!running_) {
+            if (stopping_) return ESHUTDOWN;
+            if (started_) {
+                join(lock);
+                continue;
+            }
+            int error = start();
+            if (error) return error;
+        }
+        lines_++;
+        give(line, ORDER_LOOK);
+        return 0;
+    }
+
+    void order(Line *line, uint32_t order) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!line->gone) give(line, order);
+    }
+
+    /* Lines whose memory may go. */
+    void take_gone(std::vector<Line *> &lines) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        lines.clear();
+        lines.swap(gone_);
+    }
+
+    size_t lines() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return lines_;
+    }
+
+    bool running() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return running_;
+    }
+
+    /* End the thread and wait for it; sockets stay open. Call it without the GIL. */
+    void stop() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        stopping_ = true;
+        if (running_) bell_.ring();
+        join(lock);
+    }
+
+    void allow() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        stopping_ = false;
+    }
+
+  private:
+    int start() {
+        int error = poller_.open();
+        if (!error) error = bell_.open();
+        if (!error) error = poller_.set(bell_.fd(), nullptr, true, false, false, false);
+        if (!error) {
+            /* Signals are for Python's threads. */
+            sigset_t all, before;
+            sigfillset(&all);
+            pthread_sigmask(SIG_SETMASK, &all, &before);
+            error = pthread_create(&thread_, nullptr, main, this);
+            pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        }
+        if (error) {
+            poller_.close();
+            bell_.close();
+            return error;
+        }
+        running_ = started_ = true;
+        return 0;
+    }
+
+    void join(std::unique_lock<std::mutex> &lock) {
+        if (!started_) return;
+        started_ = false;
+        pthread_t thread = thread_;
+        lock.unlock();
+        pthread_join(thread, nullptr);
+        lock.lock();
+    }
+
+    void give(Line *line, uint32_t order) {
+        bool silent = ordered_.empty();
+        if (!line->orders) ordered_.push_back(line);
+        line->orders |= order;
+        if (silent && running_) bell_.ring();
+    }
+
+    static void *main(void *self) {
+        ((Pump *)self)->run();
+        return nullptr;
+    }
+
+    void run() {
+        std::vector<Readiness> ready;
+        std::vector<Line *> ordered;
+        std::vector<uint32_t> orders;
+        settle_in();
+        for (;;) {
+            poller_.wait(ready);
+            for (const Readiness &one : ready) {
+                Line *line = (Line *)one.tag;
+                if (line == nullptr) continue;
+                if (one.writable && line->writing && !flush(line)) continue;
+                if (one.readable && line->reading) after(line, read_(line));
+            }
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+                bell_.silence();
+                ordered.swap(ordered_);
+                orders.clear();
+                for (Line *line : ordered) {
+                    orders.push_back(line->orders);
+                    line->orders = 0;
+                }
+                if (stopping_ || (lines_ == 0 && ordered.empty())) {
+                    running_ = false;
+                    poller_.close();
+                    bell_.close();
+                    return;
+                }
+            }
+            for (size_t i = 0; i < ordered.size(); i++) obey(ordered[i], orders[i]);
+            ordered.clear();
+        }
+    }
+
+    void settle_in() {
+#ifdef __linux__
+        pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
+        if (cpu_ >= 0) {
+            cpu_set_t cpus;
+            CPU_ZERO(&cpus);
+            CPU_SET(cpu_, &cpus);
+            pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
+        }
+#elif defined(__APPLE__)
+        pthread_setname_np(name_.c_str());
+#endif
+    }
+
+    void obey(Line *line, uint32_t orders) {
+        if (orders & ORDER_ABORT) {
+            close(line);
+            return;
+        }
+        if (orders & ORDER_CLOSE) line->closing = true;
+        if ((orders & (ORDER_FLUSH | ORDER_CLOSE)) && !flush(line)) return;
+        if (line->closing || !(orders & ORDER_LOOK)) return;
+        after(line, line->at_end ? (int)STEP_END : look_(line));
+    }
+
+    void after(Line *line, int step) {
+        if (line->error.load(std::memory_order_relaxed)) {
+            close(line);
+            return;
+        }
+        line->blocked = step == STEP_BLOCKED;
+        if (step == STEP_END && !line->at_end) {
+            line->at_end = true;
+            report(line, REPORT_END);
+        }
+        attend(line);
+    }
+
+    /* False if the line is closed now. */
+    bool flush(Line *line) {
+        bool drained;
+        Outlet::Written written = line->outlet.flush(&drained);
+        if (written.error && written.error != EBADF) {
+            line->error.store(written.error, std::memory_order_relaxed);
+            close(line);
+            return false;
+        }
+        if (line->closing && !written.waiting) {
+            close(line);
+            return false;
+        }
+        line->sending = written.waiting != 0;
+        if (drained) report(line, REPORT_DRAINED);
+        return attend(line);
+    }
+
+    /* Let the poller look for what matters now. False if the line is closed now. */
+    bool attend(Line *line) {
+        bool in = !line->blocked && !line->at_end && !line->closing && !line->paused.load(std::memory_order_relaxed);
+        bool out = line->sending;
+        int error = poller_.set(line->fd, line, in, out, line->reading, line->writing);
+        if (error) {
+            line->error.store(error, std::memory_order_relaxed);
+            close(line);
+            return false;
+        }
+        line->reading = in;
+        line->writing = out;
+        return true;
+    }
+
+    void close(Line *line) {
+        poller_.set(line->fd, line, false, false, line->reading, line->writing);
+        line->reading = line->writing = false;
+        line->outlet.close();
+        over_(line);
+        std::lock_guard<std::mutex> lock(mutex_);
+        line->gone = true;
+        for (size_t i = 0; i < ordered_.size(); i++) {
+            if (ordered_[i] == line) {
+                ordered_.erase(ordered_.begin() + (ptrdiff_t)i);
+                break;
+            }
+        }
+        if (--lines_ == 0) bell_.ring();        /* the thread's work is done */
+        /* Before it is in gone_: whoever takes it from there may free it. */
+        report(line, REPORT_GONE);
+        gone_.push_back(line);
+    }
+
+    void report(Line *line, uint32_t report) {
+        if (line->reports) line->reports->add(line, report);
+    }
+
+    const std::string name_;
+    const int cpu_;
+    const StepFunction read_, look_, over_;
+    Poller poller_;
+    Bell bell_;
+    std::mutex mutex_;
+    std::vector<Line *> ordered_, gone_;
+    size_t lines_ = 0;
+    bool running_ = false, started_ = false, stopping_ = false;
+    pthread_t thread_{};
+};
+
+}  // namespace fastws
