@@ -181,17 +181,30 @@ class Inspect:
     if ``previous`` is its predecessor's ``sequence``, where given; else if ``first``, or ``sequence`` itself, is one
     more than that. Messages without the numbers are passed over.
 
+    A message that meets ``restart`` begins anew, whatever its number, and needs neither ``first`` nor ``previous``;
+    what comes next must follow it. So does one whose ``previous`` is negative.
+
     Args:
         sequence: JSON Pointer to a message's (last) number, an integer from 0 to 2**63 - 1.
         key: Numbers count for each key; None counts for the connection.
         first: JSON Pointer to the first number of a message that covers several.
         previous: JSON Pointer to the number of the message before.
+        restart: Strings (or numbers, as written) that a message which begins anew has at these JSON Pointers; all of
+            them: ``{"/type": "snapshot"}``. None is never.
+
+    Raises:
+        ValueError: If ``restart`` is empty.
     """
 
     sequence: str
     key: Key | None = None
     first: str | None = None
     previous: str | None = None
+    restart: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.restart is not None and not self.restart:
+            raise ValueError("restart needs at least one JSON Pointer to compare, or None for never")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         int add_callable() except +
         void add_answer(bint deliver) except +
         void add_condition(int value, const string& text) except +
+        void add_restart(int value, const string& text) except +
         void add_rule(const string& pattern, int16_t policy) except +
         void give(int source, const char* data, size_t length) noexcept
         void look(const uint8_t* data, size_t length) noexcept
@@ -57,6 +58,7 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         bint time(int value, int64_t unit_ns, int64_t* result) noexcept
         int answer() noexcept
         bint delivers(int answer) noexcept
+        bint restarts() noexcept
         int route(int source, uint32_t key, int16_t otherwise) noexcept
 
 cdef enum:
@@ -140,6 +142,7 @@ cdef class Gate:
 
     cdef int source_of(self, object key) except -1
     cdef int pointer(self, object pointer) except -1
+    cdef list condition(self, str where, object pairs)
     cdef object key_text(self, int source, uint32_t key)
     cdef int configure_policies(self, object overflow) except -1
     cdef int set_policy(self, int index, object policy, object route_key) except -1
@@ -317,15 +320,17 @@ cdef inline void admission_inspect(Admission* self) noexcept nogil:
     cdef int64_t sequence, first, previous = 0, expected, got
     cdef uint32_t key = NO_KEY
     cdef KeyEntry* entry
-    cdef bint numbered
+    cdef bint numbered, restarts
     cdef int64_t last
     if not self.lens.integer(self.sequence, &sequence) or sequence < 0:
         return
     first = sequence
-    if self.first >= 0 and (not self.lens.integer(self.first, &first) or first < 0):
-        return
-    if self.previous >= 0 and not self.lens.integer(self.previous, &previous):
-        return
+    restarts = self.lens.restarts()
+    if not restarts:
+        if self.first >= 0 and (not self.lens.integer(self.first, &first) or first < 0):
+            return
+        if self.previous >= 0 and not self.lens.integer(self.previous, &previous):
+            return
     if self.inspect_source >= 0:
         key = self.lens.key(self.inspect_source)
         if key == NO_KEY:
@@ -333,7 +338,7 @@ cdef inline void admission_inspect(Admission* self) noexcept nogil:
     entry = admission_entry(self, self.inspect_source, key)
     numbered = self.numbered if entry == NULL else entry.numbered
     last = self.number if entry == NULL else entry.number
-    if numbered and not (self.previous >= 0 and previous < 0):
+    if numbered and not restarts and not (self.previous >= 0 and previous < 0):
         if self.previous >= 0:
             expected = last
             got = previous

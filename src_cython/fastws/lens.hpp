@@ -73,8 +73,10 @@ class Lens {
         Source(Kind kind, size_t keys_max, size_t bytes_max) : kind(kind), keys(keys_max, bytes_max) {}
     };
 
+    using Condition = std::vector<std::pair<int, std::string>>;    // values and what they must be; all of them
+
     struct Answer {
-        std::vector<std::pair<int, std::string>> when;
+        Condition when;
         bool deliver;
     };
 
@@ -86,6 +88,7 @@ class Lens {
     Fields fields_;
     std::deque<Source> sources_;        // a deque, as they must not move
     std::vector<Answer> answers_;
+    Condition restart_;
     std::vector<Rule> rules_;
     std::string joined_;
     size_t keys_max_, bytes_max_;
@@ -125,6 +128,15 @@ class Lens {
         }
     }
 
+    bool holds(const Condition &condition) const noexcept {
+        for (const auto &part : condition) {
+            const Value &value = fields_.value(part.first);
+            if (value.kind == Value::NONE || value.length != part.second.size()
+                || std::memcmp(value.data, part.second.data(), value.length)) return false;
+        }
+        return true;
+    }
+
 public:
     Lens(size_t keys_max, size_t bytes_max, char separator)
         : keys_max_(keys_max), bytes_max_(bytes_max), separator_(separator) {}
@@ -151,6 +163,7 @@ public:
 
     void add_answer(bool deliver) { answers_.push_back({{}, deliver}); }
     void add_condition(int value, const std::string &text) { answers_.back().when.emplace_back(value, text); }
+    void add_restart(int value, const std::string &text) { restart_.emplace_back(value, text); }
     void add_rule(const std::string &pattern, int16_t policy) { rules_.push_back({pattern, policy}); }
 
     /* Of a callable: the key of the message that is looked at next; null is none. */
@@ -174,18 +187,14 @@ public:
 
     /* Index of the first answer whose conditions all hold; -1: none. */
     int answer() const noexcept {
-        for (size_t i = 0; i < answers_.size(); i++) {
-            bool all = true;
-            for (const auto &condition : answers_[i].when) {
-                const Value &value = fields_.value(condition.first);
-                all = all && value.kind != Value::NONE && value.length == condition.second.size()
-                    && !std::memcmp(value.data, condition.second.data(), value.length);
-            }
-            if (all) return static_cast<int>(i);
-        }
+        for (size_t i = 0; i < answers_.size(); i++)
+            if (holds(answers_[i].when)) return static_cast<int>(i);
         return -1;
     }
     bool delivers(int answer) const noexcept { return answers_[static_cast<size_t>(answer)].deliver; }
+
+    /* Inspect: whether the message begins anew. */
+    bool restarts() const noexcept { return !restart_.empty() && holds(restart_); }
 
     /* The policy that the rules say for a key of `source`; remembered with the key. */
     int route(int source, uint32_t key, int16_t otherwise) noexcept {

@@ -281,7 +281,12 @@ OPTIONS = st.fixed_dictionaries(
         "max_fragments": st.integers(1, 4),
         "max_size": st.integers(0, 200),
         "inspect": st.builds(
-            Inspect, POINTERS, st.one_of(st.none(), KEYS), st.none() | POINTERS, st.sampled_from([None, None, "/p"])
+            Inspect,
+            POINTERS,
+            st.one_of(st.none(), KEYS),
+            st.none() | POINTERS,
+            st.sampled_from([None, None, "/p"]),
+            st.none() | st.dictionaries(st.sampled_from(["/o", "/s"]), WORDS, min_size=1),
         ),
         "exchange_time": st.builds(ExchangeTime, POINTERS, st.sampled_from(["s", "ms", "us", "ns"])),
         "replies": st.lists(
