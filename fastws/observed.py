@@ -180,7 +180,9 @@ class Observed(UpstreamConnection):
 
     def _reply(self, index: int) -> None:
         if index < len(self._options.replies):
-            self._send_now(self._options.replies[index].send)
+            send = self._options.replies[index].send
+            assert send is not None  # Or the decoder hadn't said.
+            self._send_now(send)
         else:
             # What the heartbeat expects comes behind the user's.
             self._heard += 1

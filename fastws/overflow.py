@@ -225,18 +225,24 @@ class Reply:
     """An automatic answer: sent as soon as a matching message was read, however far behind the consumer is.
 
     Args:
-        when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them.
-        send: The answer, a text message.
+        when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them. A str is
+            the whole message, which needn't be JSON: ``"pong"``.
+        send: The answer, a text message; None sends nothing, for messages that the consumer has no use for.
         deliver: Whether the consumer gets the matching message, too.
+
+    Raises:
+        ValueError: If ``when`` is empty, or the reply neither sends anything nor keeps the message back.
     """
 
-    when: Mapping[str, str]
-    send: str
+    when: Mapping[str, str] | str
+    send: str | None
     deliver: bool = False
 
     def __post_init__(self) -> None:
         if not self.when:
-            raise ValueError("a reply needs at least one JSON Pointer to compare")
+            raise ValueError("a reply needs at least one JSON Pointer to compare, or the text of a message")
+        if self.send is None and self.deliver:
+            raise ValueError("a reply that sends nothing and delivers the message does nothing")
 
 
 @dataclass(frozen=True, slots=True)

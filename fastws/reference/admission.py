@@ -148,10 +148,11 @@ class Admission:
         match = self._replies.match(content)
         if match is None:
             return False
-        index, deliver = match
-        self._notices.add(Notice.REPLY, None, index)
-        self.answered += not deliver
-        return not deliver
+        index, reply = match
+        if reply.send is not None:
+            self._notices.add(Notice.REPLY, None, index)
+        self.answered += not reply.deliver
+        return not reply.deliver
 
     def _look(self, message: DataFrame, content: Message, keys: dict[KeySpace, str | None], wall_ns: int) -> None:
         if self._track is not None and (key := keys[self._track]) is not None:

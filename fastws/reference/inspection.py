@@ -41,6 +41,21 @@ class Condition:
         return all(text_of(pointer.find(message)) == text for pointer, text in self._pairs)
 
 
+class Literal:
+    """The whole text of a message.
+
+    Args:
+        text: As UTF-8 it must be all of the payload.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._payload = text.encode()
+
+    def holds(self, message: Message) -> bool:
+        """Whether a message is that."""
+        return message.payload == self._payload
+
+
 class Replies:
     """Finds the `Reply` that a message calls for.
 
@@ -53,17 +68,18 @@ class Replies:
     """
 
     def __init__(self, replies: Sequence[Reply]) -> None:
-        self._replies = []
+        self._replies: list[tuple[Condition | Literal, Reply]] = []
         for reply in replies:
             if not isinstance(reply, Reply):
                 raise TypeError(f"replies has {reply!r}, must have Reply only")
-            self._replies.append((Condition("a reply's when", reply.when), reply.deliver))
+            when = Literal(reply.when) if isinstance(reply.when, str) else Condition("a reply's when", reply.when)
+            self._replies.append((when, reply))
 
-    def match(self, message: Message) -> tuple[int, bool] | None:
-        """(index, deliver) of the first that matches; None if none does."""
-        for index, (when, deliver) in enumerate(self._replies):
+    def match(self, message: Message) -> tuple[int, Reply] | None:
+        """The first that matches, and its index; None if none does."""
+        for index, (when, reply) in enumerate(self._replies):
             if when.holds(message):
-                return index, deliver
+                return index, reply
         return None
 
 

@@ -46,7 +46,7 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         int add_pointers(const vector[int]& values) except +
         int add_between(const string& before, const string& after) except +
         int add_callable() except +
-        void add_answer(bint deliver) except +
+        void add_answer(bint tell, bint deliver, const string& literal) except +
         void add_condition(int value, const string& text) except +
         void add_restart(int value, const string& text) except +
         void add_rule(const string& pattern, int16_t policy) except +
@@ -57,6 +57,7 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         bint integer(int value, int64_t* result) noexcept
         bint time(int value, int64_t unit_ns, int64_t* result) noexcept
         int answer() noexcept
+        bint tells(int answer) noexcept
         bint delivers(int answer) noexcept
         bint restarts() noexcept
         int route(int source, uint32_t key, int16_t otherwise) noexcept

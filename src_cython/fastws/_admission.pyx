@@ -81,7 +81,10 @@ cdef class Gate:
             admission.time_unit_ns = _UNITS_NS[exchange_time.unit]
         for reply in replies:
             admission.answers = True
-            admission.lens.add_answer(reply.deliver)
+            literal = reply.when.encode() if isinstance(reply.when, str) else b""
+            admission.lens.add_answer(reply.send is not None, reply.deliver, <string> literal)
+            if literal:
+                continue
             for value, text in self.condition("a reply's when", reply.when):
                 admission.lens.add_condition(value, <string> text)
         if track is not None:

@@ -713,7 +713,8 @@ cdef class FrameDecoder:
         if admission.answers:
             answer = admission.lens.answer()
             if answer >= 0:
-                admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
+                if admission.lens.tells(answer):
+                    admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
                 if not admission.lens.delivers(answer):
                     admission.answered += 1
                     return 0

@@ -77,7 +77,8 @@ class Lens {
 
     struct Answer {
         Condition when;
-        bool deliver;
+        std::string literal;            // the whole message, where there is no condition
+        bool tell, deliver;             // the control plane; to the consumer
     };
 
     struct Rule {
@@ -91,6 +92,8 @@ class Lens {
     Condition restart_;
     std::vector<Rule> rules_;
     std::string joined_;
+    const uint8_t *data_ = nullptr;     // of the message looked at
+    size_t length_ = 0;
     size_t keys_max_, bytes_max_;
     char separator_;
 
@@ -161,7 +164,9 @@ public:
         return static_cast<int>(sources_.size()) - 1;
     }
 
-    void add_answer(bool deliver) { answers_.push_back({{}, deliver}); }
+    void add_answer(bool tell, bool deliver, const std::string &literal) {
+        answers_.push_back({{}, literal, tell, deliver});
+    }
     void add_condition(int value, const std::string &text) { answers_.back().when.emplace_back(value, text); }
     void add_restart(int value, const std::string &text) { restart_.emplace_back(value, text); }
     void add_rule(const std::string &pattern, int16_t policy) { rules_.push_back({pattern, policy}); }
@@ -173,6 +178,8 @@ public:
     }
 
     void look(const uint8_t *data, size_t length) noexcept {
+        data_ = data;
+        length_ = length;
         if (!fields_.empty()) fields_.evaluate(data, length);
         for (Source &source : sources_) take(source, data, length);
     }
@@ -185,12 +192,18 @@ public:
         return to_time(fields_.value(value), unit_ns, result);
     }
 
-    /* Index of the first answer whose conditions all hold; -1: none. */
+    /* Index of the first answer that the message calls for; -1: none. */
     int answer() const noexcept {
-        for (size_t i = 0; i < answers_.size(); i++)
-            if (holds(answers_[i].when)) return static_cast<int>(i);
+        for (size_t i = 0; i < answers_.size(); i++) {
+            const Answer &answer = answers_[i];
+            bool called = answer.when.empty()
+                ? length_ == answer.literal.size() && !std::memcmp(data_, answer.literal.data(), length_)
+                : holds(answer.when);
+            if (called) return static_cast<int>(i);
+        }
         return -1;
     }
+    bool tells(int answer) const noexcept { return answers_[static_cast<size_t>(answer)].tell; }
     bool delivers(int answer) const noexcept { return answers_[static_cast<size_t>(answer)].deliver; }
 
     /* Inspect: whether the message begins anew. */

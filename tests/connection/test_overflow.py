@@ -349,6 +349,18 @@ async def test_replies(side, link):
 
 
 @over_loops
+async def test_replies_that_send_nothing(side):
+    """Of no use to the consumer, nor to the peer; one that answers goes on."""
+    replies = [Reply("noise", None), Reply({"/op": "noise"}, None), Reply("ping", "pong")]
+    async with against_peer(side, replies=replies) as (ws, peer):
+        peer.write(b"".join(peer.frame(TEXT, text) for text in (b"noise", b'{"op":"noise"}', b"ping", b"other")))
+        assert await peer.read() == (TEXT, True, b"pong")
+        assert await ws.recv() == "other"
+        stats = assert_adds_up(ws)
+        assert (stats.answered, stats.messages_out, stats.queued_messages) == (3, 1, 0)
+
+
+@over_loops
 async def test_replies_while_nobody_receives(side):
     """Behind messages that wait; under a policy that doesn't block."""
     async with against_peer(side, replies=[TEST_REPLY], overflow=DropNewest(), max_queue=5) as (ws, peer):

@@ -321,6 +321,37 @@ class TestReplies:
         decoder.feed(frame(TEXT, payload))
         assert decoder.answered == matches
 
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_a_whole_message(self, impl, opcode):
+        """Bare text, that isn't JSON: all of the message, and nothing else."""
+        decoder = impl.FrameDecoder("client", replies=[Reply("pong", "seen"), Reply("grüße", "", deliver=True)])
+        others = [b"", b"pon", b"pongs", b"Pong", b"pong ", b'"pong"', b'{"op":"pong"}', "grüß".encode()]
+        for payload in others:
+            decoder.feed(frame(opcode, payload))
+        assert decoder.notices() == []
+        assert decoder.answered == 0
+        assert decoder.feed(frame(opcode, b"po", fin=False) + frame(CONT, b"ng")) == Status.NOTICE
+        assert decoder.feed(frame(opcode, "grüße".encode())) == Status.MESSAGE | Status.NOTICE
+        assert decoder.notices() == [(Notice.REPLY, None, 0, 0), (Notice.REPLY, None, 1, 0)]
+        assert (decoder.answered, decoder.queued_messages) == (1, len(others) + 1)
+
+    def test_beside_others(self, impl):
+        """In their order, also where pointers are looked for."""
+        replies = [Reply("1", ""), Reply({"/a": "1"}, ""), Reply('{"a": 1}', ""), Reply('{"a": 2}', "")]
+        decoder = impl.FrameDecoder("client", replies=replies)
+        decoder.feed(frame(TEXT, b"1") + message(a=2) + message(a=1) + message(a=3))
+        assert [index for _, _, index, _ in decoder.notices()] == [0, 3, 1]
+
+    @pytest.mark.parametrize("when", ["pong", {"/op": "pong"}])
+    def test_nothing_is_sent(self, impl, when):
+        """Then there is nothing to tell either, however many come."""
+        decoder = impl.FrameDecoder("client", replies=[Reply(when, None)])
+        taken = frame(TEXT, b"pong") if when == "pong" else message(op="pong")
+        assert decoder.feed(taken * (NOTICES_MAX + 1)) == Status(0)
+        assert decoder.notices() == []
+        assert (decoder.answered, decoder.queued_messages) == (NOTICES_MAX + 1, 0)
+        assert decoder.feed(frame(TEXT, b"ping")) == Status.MESSAGE
+
     def test_while_the_queue_is_full(self, impl):
         """That's what they are for; unless the decoder is blocked."""
         decoder = impl.FrameDecoder("client", replies=[self.PING], overflow=DropNewest(), max_queue=1)
@@ -448,6 +479,11 @@ class TestTrack:
 def test_a_condition_must_say_something():
     with pytest.raises(ValueError, match="at least one JSON Pointer"):
         Inspect("/n", restart={})
+    for when in ({}, ""):
+        with pytest.raises(ValueError, match="at least one JSON Pointer"):
+            Reply(when, "")
+    with pytest.raises(ValueError, match="does nothing"):
+        Reply("pong", None, deliver=True)
 
 
 @pytest.mark.parametrize(
@@ -467,6 +503,8 @@ def test_a_condition_must_say_something():
         ({"exchange_time": "/E"}, TypeError),
         ({"replies": [Reply({"a": "x"}, "")]}, ValueError),
         ({"replies": [Reply({"/a": 5}, "")]}, TypeError),
+        ({"replies": [Reply(5, "")]}, TypeError),
+        ({"replies": [Reply([("/a", "x")], "")]}, TypeError),
         ({"replies": ["/a"]}, TypeError),
         ({"replies": Reply({"/a": "x"}, "")}, TypeError),
         ({"track": ""}, ValueError),

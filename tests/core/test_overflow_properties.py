@@ -292,15 +292,19 @@ OPTIONS = st.fixed_dictionaries(
         "replies": st.lists(
             st.builds(
                 Reply,
-                st.dictionaries(
-                    st.sampled_from(["/s", "/k", "/o", "/d/s"]),
-                    st.one_of(WORDS, st.sampled_from("12")),
-                    min_size=1,
-                    max_size=2,
+                st.one_of(
+                    st.dictionaries(
+                        st.sampled_from(["/s", "/k", "/o", "/d/s"]),
+                        st.one_of(WORDS, st.sampled_from("12")),
+                        min_size=1,
+                        max_size=2,
+                    ),
+                    st.sampled_from(["ping", "<k>", "{", "{}"]),
                 ),
                 st.just(""),
                 st.booleans(),
-            ),
+            )
+            | st.builds(Reply, st.sampled_from(["ping", "[", '{"s": "d"}']), st.none()),
             max_size=2,
         ),
         "track": KEYS,
