@@ -26,6 +26,10 @@ _SILENCE_S = 1.0
 """From here on, a ping without an answer is a stall."""
 _LOSS_EVERY_S = 1.0
 """Between two events that tell of losses."""
+_NO_ROOM = (
+    "Conflate pauses reading: %d messages wait, and there is no room for one of %r; the peer may cut the connection "
+    "meanwhile. Give each key room (max_queue, max_queue_bytes), or say what may be lost instead (otherwise=)"
+)
 _UNSENT_MAX = 2**20
 """Bytes that a peer may leave unread before it gets no automatic replies any more."""
 
@@ -175,6 +179,8 @@ class Observed(UpstreamConnection):
                     self._peer_gone = True
                     self.protocol.fail(first, text or "")
                     self._answer()
+            elif kind == Notice.NO_ROOM:
+                self.logger.warning(_NO_ROOM, first, text)
             else:
                 self._emit(EventsLost(first))
 

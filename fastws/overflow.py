@@ -77,12 +77,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """The oldest messages of this policy make room."""
+    """The oldest messages of this policy make room.
+
+    Set ``max_queue`` or ``max_queue_age``: without them there is room until ``max_queue_bytes``, 16 MiB by default.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """Messages that arrive while there is no room are dropped."""
+    """Messages that arrive while there is no room are dropped.
+
+    Set ``max_queue`` or ``max_queue_age``: without them there is room until ``max_queue_bytes``, 16 MiB by default.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +124,14 @@ SimplePolicy: TypeAlias = Block | DropOldest | DropNewest | Disconnect
 class Conflate:
     """At most one message waits for each key, the newest, in the place in the queue that its predecessor had.
 
-    Always on, not only when the queue is full.
+    Always on, not only when the queue is full. Give each key room: ``max_queue`` less than the number of keys lets
+    ``otherwise`` decide, and `Block` pauses reading, which is logged once.
 
     Args:
         key: Where the key is; within a `Route`, None is the key of the route.
-        otherwise: Policy of messages that have no key, and of first messages of a key when there is no room.
+        otherwise: Policy of messages that have no key; when there is no room, also of first messages of a key, and of
+            those that are longer than what they replace. If such a one is dropped, its predecessor, out of date, goes
+            with it.
     """
 
     key: Key | None = None
@@ -134,7 +143,8 @@ class Resync:
     """For deltas: once a message of a key is lost, all messages of that key are dropped until it was resynchronised.
 
     When there is no room, the key of the oldest queued message of this policy is given up: what waits of it is
-    dropped, and a `ResyncNeeded` event tells. Call ``connection.resynced(key)``, then get a new snapshot: the other way
+    dropped, and a `ResyncNeeded` event tells. Without ``max_queue`` and ``max_queue_age`` there is room until
+    ``max_queue_bytes``, 16 MiB by default. Call ``connection.resynced(key)``, then get a new snapshot: the other way
     round, what comes in between would be missing.
 
     Args:

@@ -21,6 +21,7 @@ from ._inbox cimport (
     inbox_frames,
     inbox_shed,
 )
+from ._segment cimport Segment, segment_hold, segment_release
 from ._wire cimport RECORD_BYTES
 
 cdef extern from "lens.hpp" namespace "fastws" nogil:
@@ -85,6 +86,7 @@ cdef enum:
     NOTICE_DISCONNECT = 3
     NOTICE_REPLY = 4
     NOTICE_LOST = 5
+    NOTICE_NO_ROOM = 6
     NOTICES_MAX = 4096
 
 cdef struct Policy:
@@ -108,6 +110,7 @@ cdef struct Admission:
     int64_t max_age_ns          # 0: none
     bint hold_full              # a message of Block found no room
     bint hold_old               # or an old one in front of it
+    bint told_no_room           # of Conflate
     # Inspect: values, or -1
     bint inspects
     int sequence, first, previous
@@ -273,19 +276,27 @@ cdef inline void admission_give_up(Admission* self, Inbox* inbox, int source, ui
             admission_lose_at(self, inbox, LOST_RESYNC, i)
 
 
+cdef inline bint admission_shed_oldest(Admission* self, Inbox* inbox) noexcept nogil:
+    """Lose the oldest queued message that may be lost; False if there is none."""
+    cdef Tag* tag
+    cdef uint64_t index
+    if not admission_find(inbox, FLAG_DROPPABLE | FLAG_RESYNC, &self.sheddable_from):
+        return False
+    index = self.sheddable_from & (inbox.capacity - 1)
+    if inbox.ring[index].flags & FLAG_DROPPABLE:
+        admission_lose_at(self, inbox, LOST_OLDEST, self.sheddable_from)
+    else:
+        tag = &inbox.tags[index]
+        admission_give_up(self, inbox, tag.source, tag.key)
+    return True
+
+
 cdef inline void admission_shed(Admission* self, Inbox* inbox, uint64_t length, int64_t now_ns) noexcept nogil:
     """Make room for a message of ``length`` bytes, as far as queued messages may be lost."""
     cdef Tag* tag
     cdef uint64_t index
-    while admission_is_full(inbox, length):
-        if not admission_find(inbox, FLAG_DROPPABLE | FLAG_RESYNC, &self.sheddable_from):
-            break
-        index = self.sheddable_from & (inbox.capacity - 1)
-        if inbox.ring[index].flags & FLAG_DROPPABLE:
-            admission_lose_at(self, inbox, LOST_OLDEST, self.sheddable_from)
-        else:
-            tag = &inbox.tags[index]
-            admission_give_up(self, inbox, tag.source, tag.key)
+    while admission_is_full(inbox, length) and admission_shed_oldest(self, inbox):
+        pass
     # What stands behind an old message doesn't make it younger.
     while admission_is_old(self, inbox, now_ns):
         index = inbox.head & (inbox.capacity - 1)
@@ -293,6 +304,55 @@ cdef inline void admission_shed(Admission* self, Inbox* inbox, uint64_t length, 
             break
         tag = &inbox.tags[index]
         admission_give_up(self, inbox, tag.source, tag.key)
+
+
+cdef inline bint admission_outgrows(Inbox* inbox, uint64_t growth) noexcept nogil:
+    """Whether there is no room for ``growth`` bytes more in a message that waits."""
+    return (
+        growth != 0
+        and inbox_frames(inbox) > 1
+        and inbox.bytes + growth + RECORD_BYTES * inbox_frames(inbox) >= inbox.bytes_high
+    )
+
+
+cdef inline void admission_no_room(Admission* self, Inbox* inbox, int source, uint32_t key) noexcept nogil:
+    """A message of Conflate blocks."""
+    if not self.told_no_room:
+        self.told_no_room = True
+        admission_notice(self, NOTICE_NO_ROOM, source, key, <int64_t> inbox.messages, 0)
+
+
+cdef inline int admission_replace(
+    Admission* self, Inbox* inbox, Policy* policy, int source, uint32_t key, const Record* newer
+) noexcept nogil:
+    """Put a message in the place of the one of its key that waits; what is longer needs room.
+
+    1: it waits, and the caller holds a reference more to its segment; 0: it is lost; -1: it is, and the connection.
+    """
+    cdef KeyEntry* entry = admission_entry(self, source, key)
+    cdef Record* older = &inbox.ring[entry.position & (inbox.capacity - 1)]
+    cdef uint64_t growth = newer.length - older.length if newer.length > older.length else 0
+    while admission_outgrows(inbox, growth) and admission_shed_oldest(self, inbox):
+        pass
+    if admission_outgrows(inbox, growth):
+        if policy.otherwise == POLICY_DISCONNECT:
+            admission_lose(self, LOST_DISCARDED, source, key)
+            admission_notice(self, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0)
+            return -1
+        if policy.otherwise != POLICY_BLOCK:
+            # Neither: the older one is out of date.
+            admission_lose_at(self, inbox, LOST_CONFLATED, entry.position)
+            entry.positioned = False
+            admission_lose(self, LOST_OLDEST if policy.otherwise == POLICY_DROP_OLDEST else LOST_NEWEST, source, key)
+            return 0
+        admission_no_room(self, inbox, source, key)
+        self.hold_full = True
+    segment_hold(<Segment*> newer.segment, 1)
+    segment_release(<Segment*> older.segment, 1)
+    inbox.bytes += newer.length - older.length
+    older[0] = newer[0]
+    admission_lose(self, LOST_CONFLATED, source, key)
+    return 1
 
 
 cdef inline void admission_compact(Admission* self, Inbox* inbox) noexcept nogil:

@@ -196,6 +196,33 @@ def test_conflate_without_room(impl, limits, steps, otherwise):
         assert {key: number for key, number in result.got if key} == newest
 
 
+@given(
+    sizes=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=30),
+    limit=st.integers(1, 700),
+    otherwise=st.sampled_from([Block(), DropOldest(), DropNewest()]),
+)
+def test_conflated_bytes_are_bounded(impl, sizes, limit, otherwise):
+    """However values grow: by the limit, by the only message that waits, or by reading that pauses."""
+    decoder = impl.FrameDecoder("client", overflow=Conflate(KEY, otherwise), max_queue_bytes=limit)
+    waiting: dict[str, int] = {}
+    for key, size in sizes:
+        cost, messages = decoder.queued_bytes + RECORD_BYTES * decoder.queued_messages, decoder.queued_messages
+        decoder.feed(frame(TEXT, b"<%s>" % key.encode() + b"x" * size))
+        if decoder.blocked:
+            assert otherwise == Block()
+            assert cost < limit or messages == 1
+            assert [len(message) - 3 for message in decoder.take() if message[1] == key] == [size]
+            decoder.resume()
+            waiting.clear()
+            continue
+        cost = decoder.queued_bytes + RECORD_BYTES * decoder.queued_messages
+        assert cost < limit or decoder.queued_messages == 1
+        waiting[key] = size
+    # A value that waits is the newest of its key: what is out of date isn't kept.
+    for message in decoder.take():
+        assert len(message) - 3 == waiting[message[1]]
+
+
 @given(limits=LIMITS, steps=STEPS)
 def test_resync(impl, limits, steps):
     """Between two resynchronisations, what is delivered of a key has no gap: it stops somewhere."""
