@@ -253,6 +253,11 @@ class Admission:
         self._losses.add(Loss.RESYNC, slot[1], self._inbox.give_up(slot))
         self._notices.add(Notice.RESYNC, slot[1])
 
+    @property
+    def given_up(self) -> list[str]:
+        """Keys whose messages are dropped, in alphabetical order."""
+        return sorted({key for _, key in self._given_up})
+
     def resynced(self, key: str) -> None:
         """Admit messages of a key again."""
         self._given_up = {slot for slot in self._given_up if slot[1] != key}

@@ -505,6 +505,10 @@ class FrameDecoder:
         """Take what happened since the last call, see `Notice`; at most NOTICES_MAX, the others are counted."""
         return self._notices.take()
 
+    def given_up(self) -> list[str]:
+        """Keys that `Resync` has given up, in alphabetical order."""
+        return [] if self._admission is None else self._admission.given_up
+
     def resynced(self, key: str) -> None:
         """Admit messages of a key again that `Resync` gave up; nothing happens if it didn't."""
         if self._admission is not None:

@@ -221,6 +221,18 @@ cdef class Gate:
             self.admission.notices_lost = 0
         return taken
 
+    def given_up(self):
+        cdef KeySpace* keys
+        cdef uint32_t i
+        cdef set found = set()
+        if self.admission.lens != NULL:
+            for source in self.sources.values():
+                keys = self.admission.lens.keys(source)
+                for i in range(keys.size()):
+                    if keys.entry(i).given_up:
+                        found.add(self.key_text(source, i))
+        return sorted(found)
+
     def resynced(self, str key not None):
         cdef KeySpace* keys
         cdef uint32_t i

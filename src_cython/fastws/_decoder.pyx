@@ -1151,6 +1151,11 @@ cdef class FrameDecoder:
         self.check_idle()
         return self.gate.notices()
 
+    def given_up(self):
+        """Keys that the policy `Resync` has given up, in alphabetical order."""
+        self.check_idle()
+        return self.gate.given_up()
+
     def resynced(self, key):
         """Messages of a key that was given up (policy `Resync`) are taken again."""
         self.check_idle()

@@ -399,11 +399,13 @@ class TestResync:
         decoder = after(impl, Resync(KEY), "<a>1", "<b>1", "<c>1", max_queue=2)
         decoder.feed(texts("<a>2", "<b>2", "<a>3"))
         assert decoder.notices() == [(Notice.RESYNC, "a", 0, 0), (Notice.RESYNC, "b", 0, 0)]
+        assert decoder.given_up() == ["a", "b"]
         # Once given up, a key's messages take nobody's place, and nobody is told again.
         assert left(decoder) == ["<c>1"]
         decoder.feed(texts("<a>4"))
         assert decoder.notices() == []
         decoder.resynced("a")
+        assert decoder.given_up() == ["b"]
         decoder.feed(texts("<a>5", "<b>3", "<a>6"))
         assert left(decoder) == ["<a>5", "<a>6"]
         assert decoder.lost.resync == 7
@@ -450,6 +452,7 @@ class TestResync:
         assert left(decoder) == ["<a>1"]
         for other in (impl.FrameDecoder("client"), impl.FrameDecoder("client", overflow=DropOldest())):
             other.resynced("a")
+            assert other.given_up() == []
 
     def test_resynced_while_it_waits_for_nothing(self, impl):
         """Of several keys only the one that is named."""

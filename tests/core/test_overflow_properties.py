@@ -95,6 +95,7 @@ def run(impl: Any, overflow: Any, limits: dict[str, Any], steps: list[Any]) -> R
         assert decoder.messages_received == len(result.got) + decoder.queued_messages + decoder.lost.total
         assert decoder.delivered == len(result.got)
 
+    given_up: set[str] = set()
     for step in steps:
         if isinstance(step, list):
             data = b""
@@ -107,7 +108,11 @@ def run(impl: Any, overflow: Any, limits: dict[str, Any], steps: list[Any]) -> R
             consume(step)
         else:
             decoder.resynced(step)
+            given_up.discard(step)
+        told = len(result.notices)
         look()
+        given_up |= {key for kind, key, *_ in result.notices[told:] if kind == Notice.RESYNC}
+        assert decoder.given_up() == sorted(given_up)
     while decoder.queued_messages:
         consume(None)
         look()
