@@ -18,6 +18,7 @@ class Gate:
     ) -> None: ...
     def notices(self) -> list[tuple[int, str | None, int, int]]:
         """Take what the control plane is to know."""
+    def given_up(self) -> list[str]: ...
     def resynced(self, key: str) -> None:
         """Messages of a key that was given up are taken again."""
     def lost_by_key(self, limit: int) -> list[tuple[str, int, int]]:

@@ -107,6 +107,8 @@ class FrameDecoder:
     def notices(self) -> list[tuple[int, str | None, int, int]]:
         """Take what happened since the last call, see `Notice`. At most ``NOTICES_MAX`` wait; how many came beyond that
         is the last notice."""
+    def given_up(self) -> list[str]:
+        """Keys that the policy `Resync` has given up, in alphabetical order. Cost: grows with the keys ever seen."""
     def resynced(self, key: str) -> None:
         """Admit messages of ``key`` again that the policy `Resync` gave up; nothing happens if it didn't."""
     def lost_by_key(self, limit: int = 10, /) -> list[tuple[str, int, int]]:

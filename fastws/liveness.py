@@ -17,8 +17,9 @@ class Heartbeat:
     Args:
         every: Seconds between two heartbeats.
         send: The heartbeat, a text message.
-        expect: Strings (or numbers, as written) that the answer has at these JSON Pointers; all of them. None takes any
-            message for an answer: the feed's own will do.
+        expect: Strings (or numbers, as written) that the answer has at these JSON Pointers; all of them. A str is the
+            whole answer, which needn't be JSON: ``"pong"``. None takes any message for an answer: the feed's own will
+            do.
         timeout: Seconds in which the answer must come; None is ``every``.
         deliver: Whether the consumer gets the answers that ``expect`` describes, too.
 
@@ -28,7 +29,7 @@ class Heartbeat:
 
     every: float
     send: str
-    expect: Mapping[str, str] | None = None
+    expect: Mapping[str, str] | str | None = None
     timeout: float | None = None
     deliver: bool = False
 
@@ -37,7 +38,7 @@ class Heartbeat:
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{name} is {seconds}, must be positive")
         if self.expect is not None and not self.expect:
-            raise ValueError("expect needs at least one JSON Pointer to compare, or None for any message")
+            raise ValueError("expect needs at least one JSON Pointer to compare, or a text, or None for any message")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ _SILENCE_S = 1.0
 """From here on, a ping without an answer is a stall."""
 _LOSS_EVERY_S = 1.0
 """Between two events that tell of losses."""
+_NO_ROOM = (
+    "Conflate pauses reading: %d messages wait, and there is no room for one of %r; the peer may cut the connection "
+    "meanwhile. Give each key room (max_queue, max_queue_bytes), or say what may be lost instead (otherwise=)"
+)
 _UNSENT_MAX = 2**20
 """Bytes that a peer may leave unread before it gets no automatic replies any more."""
 
@@ -50,6 +54,7 @@ class Observed(UpstreamConnection):
         self._watched = False
         self._peer_gone = False
         self._bus = EventBus(options.on_event)
+        self._resync_told: set[str] = set()
         self._monitor = Monitor.of(self.loop)
         self._pauses = PauseClock()
         # Ask a pump to tell of the next message; where the loop receives, it knows.
@@ -114,17 +119,31 @@ class Observed(UpstreamConnection):
         )
 
     def events(self, max_events: int = 1024) -> EventIterator:
-        """Iterate on what happens to the connection, from now on and until it is closed.
+        """Iterate on what happens to the connection, until it is closed.
 
-        There may be several iterators; each gets all events.
+        There may be several iterators; each gets all events. The first begins with what has happened since the
+        connection was opened, at most the last 64 events: so it misses nothing that came together with the handshake.
+        Further ones do so, too, until the next event.
 
         Args:
             max_events: Most events that wait; then the oldest are dropped, and an `EventsLost` says how many.
+
+        Raises:
+            ValueError: If ``max_events`` is less than 1.
         """
         return self._bus.subscribe(max_events)
 
+    @property
+    def given_up(self) -> frozenset[str]:
+        """Keys whose messages the policy `Resync` drops until ``resynced(key)``.
+
+        `ResyncNeeded` tells of each; look here after `EventsLost`. Cost: grows with the keys that were ever seen.
+        """
+        return frozenset() if self._decoder is None else frozenset(self._decoder.given_up())
+
     def resynced(self, key: str) -> None:
         """After `ResyncNeeded`: messages of ``key`` are delivered again from now on. Get the snapshot afterwards."""
+        self._resync_told.discard(key)
         if self._decoder is not None:
             self._decoder.resynced(key)
 
@@ -171,19 +190,31 @@ class Observed(UpstreamConnection):
             elif kind == Notice.GAP:
                 self._emit(Gap(text, first, second))
             elif kind == Notice.RESYNC:
-                self._emit(ResyncNeeded(text or ""))
+                self._need_resync(text or "")
             elif kind == Notice.DISCONNECT:
                 if self.protocol.state is OPEN:
                     # It is us who go.
                     self._peer_gone = True
                     self.protocol.fail(first, text or "")
                     self._answer()
+            elif kind == Notice.NO_ROOM:
+                self.logger.warning(_NO_ROOM, first, text)
             else:
                 self._emit(EventsLost(first))
+                # Which keys were among them isn't known, but which are given up.
+                for key in decoder.given_up():
+                    if key not in self._resync_told:
+                        self._need_resync(key)
+
+    def _need_resync(self, key: str) -> None:
+        self._resync_told.add(key)
+        self._emit(ResyncNeeded(key))
 
     def _reply(self, index: int) -> None:
         if index < len(self._options.replies):
-            self._send_now(self._options.replies[index].send)
+            send = self._options.replies[index].send
+            assert send is not None  # Or the decoder hadn't said.
+            self._send_now(send)
         else:
             # What the heartbeat expects comes behind the user's.
             self._heard += 1

@@ -27,7 +27,8 @@ class Options:
 
     Args:
         max_queue_bytes: Bytes that may wait for the consumer before the queue is full; None is no limit.
-        overflow: What happens to messages when the queue is full: a `Policy`.
+        overflow: What happens to messages when the queue is full: a `Policy`. With one that drops, set ``max_queue`` or
+            ``max_queue_age``, or it drops nothing before ``max_queue_bytes``.
         max_queue_age: Seconds after which a message that waits is too old; older ones are handled by ``overflow``.
         inspect: Where sequence numbers are, to tell gaps; see `Inspect`.
         exchange_time: Where a message says when it was made, for ``stats.exchange_lag_s``.

@@ -77,12 +77,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """The oldest messages of this policy make room."""
+    """The oldest messages of this policy make room.
+
+    Set ``max_queue`` or ``max_queue_age``: without them there is room until ``max_queue_bytes``, 16 MiB by default.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """Messages that arrive while there is no room are dropped."""
+    """Messages that arrive while there is no room are dropped.
+
+    Set ``max_queue`` or ``max_queue_age``: without them there is room until ``max_queue_bytes``, 16 MiB by default.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +124,14 @@ SimplePolicy: TypeAlias = Block | DropOldest | DropNewest | Disconnect
 class Conflate:
     """At most one message waits for each key, the newest, in the place in the queue that its predecessor had.
 
-    Always on, not only when the queue is full.
+    Always on, not only when the queue is full. Give each key room: ``max_queue`` less than the number of keys lets
+    ``otherwise`` decide, and `Block` pauses reading, which is logged once.
 
     Args:
         key: Where the key is; within a `Route`, None is the key of the route.
-        otherwise: Policy of messages that have no key, and of first messages of a key when there is no room.
+        otherwise: Policy of messages that have no key; when there is no room, also of first messages of a key, and of
+            those that are longer than what they replace. If such a one is dropped, its predecessor, out of date, goes
+            with it.
     """
 
     key: Key | None = None
@@ -134,7 +143,8 @@ class Resync:
     """For deltas: once a message of a key is lost, all messages of that key are dropped until it was resynchronised.
 
     When there is no room, the key of the oldest queued message of this policy is given up: what waits of it is
-    dropped, and a `ResyncNeeded` event tells. Call ``connection.resynced(key)``, then get a new snapshot: the other way
+    dropped, and a `ResyncNeeded` event tells. Without ``max_queue`` and ``max_queue_age`` there is room until
+    ``max_queue_bytes``, 16 MiB by default. Call ``connection.resynced(key)``, then get a new snapshot: the other way
     round, what comes in between would be missing.
 
     Args:
@@ -181,17 +191,30 @@ class Inspect:
     if ``previous`` is its predecessor's ``sequence``, where given; else if ``first``, or ``sequence`` itself, is one
     more than that. Messages without the numbers are passed over.
 
+    A message that meets ``restart`` begins anew, whatever its number, and needs neither ``first`` nor ``previous``;
+    what comes next must follow it. So does one whose ``previous`` is negative.
+
     Args:
         sequence: JSON Pointer to a message's (last) number, an integer from 0 to 2**63 - 1.
         key: Numbers count for each key; None counts for the connection.
         first: JSON Pointer to the first number of a message that covers several.
         previous: JSON Pointer to the number of the message before.
+        restart: Strings (or numbers, as written) that a message which begins anew has at these JSON Pointers; all of
+            them: ``{"/type": "snapshot"}``. None is never.
+
+    Raises:
+        ValueError: If ``restart`` is empty.
     """
 
     sequence: str
     key: Key | None = None
     first: str | None = None
     previous: str | None = None
+    restart: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.restart is not None and not self.restart:
+            raise ValueError("restart needs at least one JSON Pointer to compare, or None for never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +235,24 @@ class Reply:
     """An automatic answer: sent as soon as a matching message was read, however far behind the consumer is.
 
     Args:
-        when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them.
-        send: The answer, a text message.
+        when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them. A str is
+            the whole message, which needn't be JSON: ``"pong"``.
+        send: The answer, a text message; None sends nothing, for messages that the consumer has no use for.
         deliver: Whether the consumer gets the matching message, too.
+
+    Raises:
+        ValueError: If ``when`` is empty, or the reply neither sends anything nor keeps the message back.
     """
 
-    when: Mapping[str, str]
-    send: str
+    when: Mapping[str, str] | str
+    send: str | None
     deliver: bool = False
 
     def __post_init__(self) -> None:
         if not self.when:
-            raise ValueError("a reply needs at least one JSON Pointer to compare")
+            raise ValueError("a reply needs at least one JSON Pointer to compare, or the text of a message")
+        if self.send is None and self.deliver:
+            raise ValueError("a reply that sends nothing and delivers the message does nothing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class Receiving(Sending):
     async def recv_batch(self, max_messages: int | None = None) -> Batch:
         """Receive all messages that are there, at least one, in one `Batch`.
 
+        While all that comes is lost, as when `Resync` has given up each key, it waits; events tell of that.
+
         Args:
             max_messages: Most messages to take, 1 or more; None is no limit.
 

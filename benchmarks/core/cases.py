@@ -20,16 +20,19 @@ CHUNK_BYTES = 256 * 1024
 """What one read brings at most."""
 
 _MODULES = {
-    "compiled": ("fastws._decoder", "fastws._encoder"),
-    "reference": ("fastws.reference", "fastws.reference"),
+    "compiled": ("fastws._decoder", "fastws._encoder", "fastws._iterator"),
+    "reference": ("fastws.reference", "fastws.reference", "fastws.reference"),
 }
 
 
 def core(name: str) -> types.SimpleNamespace:
-    """`FrameDecoder`, `FrameEncoder` and `apply_mask` of the "compiled" or the "reference" implementation."""
-    decoding, encoding = map(importlib.import_module, _MODULES[name])
+    """`FrameDecoder`, `FrameEncoder`, `apply_mask` and `Turn` of the "compiled" or the "reference" implementation."""
+    decoding, encoding, iterating = map(importlib.import_module, _MODULES[name])
     return types.SimpleNamespace(
-        FrameDecoder=decoding.FrameDecoder, FrameEncoder=encoding.FrameEncoder, apply_mask=encoding.apply_mask
+        FrameDecoder=decoding.FrameDecoder,
+        FrameEncoder=encoding.FrameEncoder,
+        apply_mask=encoding.apply_mask,
+        Turn=iterating.Turn,
     )
 
 

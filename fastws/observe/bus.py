@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from .events import Event, EventsLost
 
 __all__ = ["EventBus", "EventIterator"]
 
+_OPENING_MAX = 64
+"""Most events that are kept for who iterates first."""
+
 
 class EventIterator:
-    """``async for event in connection.events()``: begins where it is made, ends when the connection is closed.
+    """``async for event in connection.events()``: ends when the connection is closed.
 
     Args:
         max_events: Most events that wait; older ones are dropped, and an `EventsLost` says how many.
@@ -28,6 +31,12 @@ class EventIterator:
         self._dropped = 0
         self._ended = ended
         self._waiters: list[asyncio.Future[None]] = []
+
+    def begin(self, events: Iterable[Event], dropped: int) -> None:
+        """Called by the bus: events of before, and how many came before those."""
+        self._dropped = dropped
+        for event in events:
+            self.put(event)
 
     def put(self, event: Event) -> None:
         """Called by the bus."""
@@ -72,12 +81,19 @@ class EventBus:
 
     def __init__(self, callback: Callable[[Any, Event], object] | None) -> None:
         self._callback = callback
+        # Until somebody iterates, and an event comes after that.
+        self._opening: deque[Event] | None = deque(maxlen=_OPENING_MAX)
+        self._opening_dropped = 0
+        self._iterated = False
         self._iterators: weakref.WeakSet[EventIterator] = weakref.WeakSet()
         self._ended = False
 
     def subscribe(self, max_events: int) -> EventIterator:
-        """Give all events from now on, as long as the iterator lives."""
+        """Give all events from now on, as long as the iterator lives; at first also those since the beginning."""
         iterator = EventIterator(max_events, self._ended)
+        if self._opening is not None:
+            iterator.begin(self._opening, self._opening_dropped)
+        self._iterated = True
         self._iterators.add(iterator)
         return iterator
 
@@ -85,6 +101,11 @@ class EventBus:
         """Tell everybody. What the callback raises is logged: it must not break the connection."""
         if self._ended:
             return
+        if self._iterated:
+            self._opening = None
+        elif self._opening is not None:
+            self._opening_dropped += len(self._opening) == _OPENING_MAX
+            self._opening.append(event)
         for iterator in list(self._iterators):
             iterator.put(event)
         if self._callback is not None:

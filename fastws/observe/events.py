@@ -54,7 +54,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ResyncNeeded:
-    """A delta of ``key`` was lost: call ``connection.resynced(key)``, then get a snapshot."""
+    """A delta of ``key`` was lost: call ``connection.resynced(key)``, then get a snapshot.
+
+    Comes at once, once for each key, and again only after ``resynced(key)``: so as many times as there are keys, and as
+    you call that. ``connection.given_up`` has all keys for which it holds.
+    """
 
     key: str
 

@@ -93,6 +93,7 @@ class Admission:
         self._given_up: set[Slot] = set()
         self._full_by_limit = False
         self._full_by_age = False
+        self._told_no_room = False
         self.answered = 0
         """Messages that a reply took."""
         self.last_seen: dict[str, int] = {}
@@ -128,9 +129,8 @@ class Admission:
         slot, policy = kind.slot, kind.policy
         if isinstance(policy, Resync) and slot in self._given_up:
             return self._lose(Loss.RESYNC, kind)
-        if isinstance(policy, Conflate) and slot is not None and self._inbox.conflate(message, slot):
-            self._losses.add(Loss.CONFLATED, kind.key)
-            return Verdict.QUEUED
+        if isinstance(policy, Conflate) and slot is not None and self._inbox.state(slot) is not None:
+            return self._replace(message, kind, slot, policy)
         self._expire_droppable()
         self._make_room(len(message.payload), kind)
         if isinstance(policy, Resync) and slot in self._given_up:
@@ -148,10 +148,11 @@ class Admission:
         match = self._replies.match(content)
         if match is None:
             return False
-        index, deliver = match
-        self._notices.add(Notice.REPLY, None, index)
-        self.answered += not deliver
-        return not deliver
+        index, reply = match
+        if reply.send is not None:
+            self._notices.add(Notice.REPLY, None, index)
+        self.answered += not reply.deliver
+        return not reply.deliver
 
     def _look(self, message: DataFrame, content: Message, keys: dict[KeySpace, str | None], wall_ns: int) -> None:
         if self._track is not None and (key := keys[self._track]) is not None:
@@ -163,15 +164,42 @@ class Admission:
 
     # Room.
 
+    def _replace(self, message: DataFrame, kind: Class, slot: Slot, policy: Conflate) -> Verdict:
+        """Put a message in the place of its predecessor; what is longer needs room."""
+        predecessor = self._inbox.state(slot)
+        assert predecessor is not None
+        growth = len(message.payload) - len(predecessor.payload)
+        while not self._inbox.has_room_to_grow(growth) and (oldest := self._inbox.oldest_evictable()) is not None:
+            self._evict(oldest)
+        full = not self._inbox.has_room_to_grow(growth)
+        if full and isinstance(policy.otherwise, Disconnect):
+            return self._disconnect(policy.otherwise)
+        if full and not isinstance(policy.otherwise, Block):
+            # Neither: the older one is out of date.
+            self._inbox.drop_state(slot)
+            self._losses.add(Loss.CONFLATED, kind.key)
+            by_age = isinstance(policy.otherwise, DropOldest)
+            return self._lose(Loss.DROPPED_OLDEST if by_age else Loss.DROPPED_NEWEST, kind)
+        if full:
+            self._tell_no_room(kind)
+            self._full_by_limit, self._full_by_age = True, False
+        self._inbox.replace_state(slot, message)
+        self._losses.add(Loss.CONFLATED, kind.key)
+        return Verdict.FULL if full else Verdict.QUEUED
+
     def _make_room(self, payload_bytes: int, kind: Class) -> None:
         """The oldest of DropOldest and Resync go, until there is room, or until the message's own key has gone."""
         while (oldest := self._next_to_go(payload_bytes)) is not None:
-            if isinstance(oldest.policy, Resync) and oldest.slot is not None:
-                self._give_up(oldest.slot)
-                if isinstance(kind.policy, Resync) and oldest.slot == kind.slot:
-                    return
-            else:
-                self._losses.add(Loss.DROPPED_OLDEST, self._inbox.drop_oldest().key)
+            self._evict(oldest)
+            if isinstance(kind.policy, Resync) and isinstance(oldest.policy, Resync) and oldest.slot == kind.slot:
+                return
+
+    def _evict(self, oldest: Class) -> None:
+        """The oldest of DropOldest goes, or the key of the oldest of Resync, whichever it is."""
+        if isinstance(oldest.policy, Resync) and oldest.slot is not None:
+            self._give_up(oldest.slot)
+        else:
+            self._losses.add(Loss.DROPPED_OLDEST, self._inbox.drop_oldest().key)
 
     def _next_to_go(self, payload_bytes: int) -> Class | None:
         if not self._inbox.has_room(payload_bytes):
@@ -185,6 +213,8 @@ class Admission:
     def _without_room(self, message: DataFrame, kind: Class, by_limit: bool, by_age: bool) -> Verdict:
         policy = kind.policy.otherwise if isinstance(kind.policy, Conflate) else kind.policy
         if isinstance(policy, Block):
+            if by_limit and isinstance(kind.policy, Conflate):
+                self._tell_no_room(kind)
             return self._queue(message, kind, by_age=by_age, block=True)
         if isinstance(policy, DropOldest):
             # It makes nothing younger if the newest goes.
@@ -192,12 +222,20 @@ class Admission:
         if isinstance(policy, DropNewest):
             return self._lose(Loss.DROPPED_NEWEST, kind)
         if isinstance(policy, Disconnect):
-            self._losses.add(Loss.DISCARDED)
-            self._notices.add(Notice.DISCONNECT, policy.reason, policy.code)
-            return Verdict.DEAD
+            return self._disconnect(policy)
         assert kind.slot is not None  # Resync has its key, or it would be its `otherwise`.
         self._give_up(kind.slot)
         return self._lose(Loss.RESYNC, kind)
+
+    def _disconnect(self, policy: Disconnect) -> Verdict:
+        self._losses.add(Loss.DISCARDED)
+        self._notices.add(Notice.DISCONNECT, policy.reason, policy.code)
+        return Verdict.DEAD
+
+    def _tell_no_room(self, kind: Class) -> None:
+        if not self._told_no_room:
+            self._told_no_room = True
+            self._notices.add(Notice.NO_ROOM, kind.key, self._inbox.messages)
 
     def _queue(self, message: DataFrame, kind: Class, *, by_age: bool = False, block: bool = False) -> Verdict:
         self._inbox.add(message, kind)
@@ -214,6 +252,11 @@ class Admission:
         self._given_up.add(slot)
         self._losses.add(Loss.RESYNC, slot[1], self._inbox.give_up(slot))
         self._notices.add(Notice.RESYNC, slot[1])
+
+    @property
+    def given_up(self) -> list[str]:
+        """Keys whose messages are dropped, in alphabetical order."""
+        return sorted({key for _, key in self._given_up})
 
     def resynced(self, key: str) -> None:
         """Admit messages of a key again."""

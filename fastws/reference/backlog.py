@@ -54,16 +54,26 @@ class Backlog(Inbox):
             del self._states[kind.slot]
         return super().remove(place)
 
-    def conflate(self, message: DataFrame, slot: Slot) -> bool:
-        """Put a message in the place of the one that waits in its slot; False if there is none."""
+    def state(self, slot: Slot) -> DataFrame | None:
+        """The message of Conflate that waits in a slot; None if there is none."""
         place = self._states.get(slot)
-        if place is None:
-            return False
+        return None if place is None else self._frames[place]
+
+    def has_room_to_grow(self, growth: int) -> bool:
+        """Whether a message that waits may be ``growth`` bytes longer; the only one always may."""
+        return growth <= 0 or len(self) == 1 or not self._exceeds(0, self.cost + growth)
+
+    def replace_state(self, slot: Slot, message: DataFrame) -> None:
+        """Put a message in the place of the one that waits in its slot."""
+        place = self._states[slot]
         predecessor = self._frames[place]
         self.payload_bytes -= len(predecessor.payload)
         self.messages -= predecessor.fin
         self._set(place, message)
-        return True
+
+    def drop_state(self, slot: Slot) -> None:
+        """Take the message out that waits in a slot."""
+        self.remove(self._states[slot])
 
     def oldest_droppable(self) -> DataFrame | None:
         """The oldest message of DropOldest; None if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..overflow import ExchangeTime, Inspect, Reply
 from ..wire import Notice
@@ -14,6 +14,46 @@ __all__ = ["ExchangeClock", "Replies", "SequenceCheck"]
 
 _TIME = re.compile(r"([0-9]{1,19})(?:\.([0-9]+))?", re.ASCII)
 _UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+
+
+class Condition:
+    """Strings that a message must have at JSON Pointers; all of them.
+
+    Args:
+        where: What it is part of, for errors.
+        pairs: By JSON Pointer.
+
+    Raises:
+        TypeError: If it compares with something that isn't a string.
+        ValueError: If a JSON Pointer is wrong.
+    """
+
+    def __init__(self, where: str, pairs: Mapping[str, str]) -> None:
+        if not isinstance(pairs, Mapping):
+            raise TypeError(f"{where} is {pairs!r}, must be a mapping of JSON Pointers to strings")
+        for pointer, text in pairs.items():
+            if not isinstance(text, str):
+                raise TypeError(f"{where} compares {pointer} with {text!r}, must be a str")
+        self._pairs = [(Pointer(pointer), text) for pointer, text in pairs.items()]
+
+    def holds(self, message: Message) -> bool:
+        """Whether a message meets it."""
+        return all(text_of(pointer.find(message)) == text for pointer, text in self._pairs)
+
+
+class Literal:
+    """The whole text of a message.
+
+    Args:
+        text: As UTF-8 it must be all of the payload.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._payload = text.encode()
+
+    def holds(self, message: Message) -> bool:
+        """Whether a message is that."""
+        return message.payload == self._payload
 
 
 class Replies:
@@ -28,21 +68,18 @@ class Replies:
     """
 
     def __init__(self, replies: Sequence[Reply]) -> None:
-        self._replies = []
+        self._replies: list[tuple[Condition | Literal, Reply]] = []
         for reply in replies:
             if not isinstance(reply, Reply):
                 raise TypeError(f"replies has {reply!r}, must have Reply only")
-            for pointer, text in reply.when.items():
-                if not isinstance(text, str):
-                    raise TypeError(f"reply compares {pointer} with {text!r}, must be a str")
-            when = [(Pointer(pointer), text) for pointer, text in reply.when.items()]
-            self._replies.append((when, reply.deliver))
+            when = Literal(reply.when) if isinstance(reply.when, str) else Condition("a reply's when", reply.when)
+            self._replies.append((when, reply))
 
-    def match(self, message: Message) -> tuple[int, bool] | None:
-        """(index, deliver) of the first that matches; None if none does."""
-        for index, (when, deliver) in enumerate(self._replies):
-            if all(text_of(pointer.find(message)) == text for pointer, text in when):
-                return index, deliver
+    def match(self, message: Message) -> tuple[int, Reply] | None:
+        """The first that matches, and its index; None if none does."""
+        for index, (when, reply) in enumerate(self._replies):
+            if when.holds(message):
+                return index, reply
         return None
 
 
@@ -55,7 +92,7 @@ class SequenceCheck:
         notices: Gets a GAP for each message that doesn't follow.
 
     Raises:
-        TypeError: If ``inspect`` isn't an `Inspect`.
+        TypeError: If ``inspect`` isn't an `Inspect`, or ``restart`` compares with something that isn't a string.
         ValueError: If a JSON Pointer is wrong.
     """
 
@@ -65,6 +102,7 @@ class SequenceCheck:
         self._sequence = Pointer(inspect.sequence)
         self._first = None if inspect.first is None else Pointer(inspect.first)
         self._previous = None if inspect.previous is None else Pointer(inspect.previous)
+        self._restart = None if inspect.restart is None else Condition("restart", inspect.restart)
         self._space = None if inspect.key is None else spaces.of(inspect.key)
         self._notices = notices
         self._last: dict[str | None, int] = {}
@@ -78,12 +116,14 @@ class SequenceCheck:
         sequence = integer_of(self._sequence.find(message))
         first = sequence if self._first is None else integer_of(self._first.find(message))
         previous = None if self._previous is None else integer_of(self._previous.find(message), negative=True)
-        if sequence is None or first is None or (self._previous is not None and previous is None):
+        restarts = self._restart is not None and self._restart.holds(message)
+        numbered = first is not None and (self._previous is None or previous is not None)
+        if sequence is None or not (numbered or restarts):
             return
         last = self._last.get(key)
         self._last[key] = sequence
-        # A negative `previous` is how a venue says that this message starts afresh.
-        if last is None or (previous is not None and previous < 0):
+        # A negative `previous` is how some venues say that this message begins anew.
+        if last is None or first is None or restarts or (previous is not None and previous < 0):
             return
         expected, got = (last + 1, first) if previous is None else (last, previous)
         if got != expected:

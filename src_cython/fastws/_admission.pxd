@@ -21,6 +21,7 @@ from ._inbox cimport (
     inbox_frames,
     inbox_shed,
 )
+from ._segment cimport Segment, segment_hold, segment_release
 from ._wire cimport RECORD_BYTES
 
 cdef extern from "lens.hpp" namespace "fastws" nogil:
@@ -46,8 +47,9 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         int add_pointers(const vector[int]& values) except +
         int add_between(const string& before, const string& after) except +
         int add_callable() except +
-        void add_answer(bint deliver) except +
+        void add_answer(bint tell, bint deliver, const string& literal) except +
         void add_condition(int value, const string& text) except +
+        void add_restart(int value, const string& text) except +
         void add_rule(const string& pattern, int16_t policy) except +
         void give(int source, const char* data, size_t length) noexcept
         void look(const uint8_t* data, size_t length) noexcept
@@ -56,7 +58,9 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         bint integer(int value, int64_t* result) noexcept
         bint time(int value, int64_t unit_ns, int64_t* result) noexcept
         int answer() noexcept
+        bint tells(int answer) noexcept
         bint delivers(int answer) noexcept
+        bint restarts() noexcept
         int route(int source, uint32_t key, int16_t otherwise) noexcept
 
 cdef enum:
@@ -82,6 +86,7 @@ cdef enum:
     NOTICE_DISCONNECT = 3
     NOTICE_REPLY = 4
     NOTICE_LOST = 5
+    NOTICE_NO_ROOM = 6
     NOTICES_MAX = 4096
 
 cdef struct Policy:
@@ -105,6 +110,7 @@ cdef struct Admission:
     int64_t max_age_ns          # 0: none
     bint hold_full              # a message of Block found no room
     bint hold_old               # or an old one in front of it
+    bint told_no_room           # of Conflate
     # Inspect: values, or -1
     bint inspects
     int sequence, first, previous
@@ -140,6 +146,7 @@ cdef class Gate:
 
     cdef int source_of(self, object key) except -1
     cdef int pointer(self, object pointer) except -1
+    cdef list condition(self, str where, object pairs)
     cdef object key_text(self, int source, uint32_t key)
     cdef int configure_policies(self, object overflow) except -1
     cdef int set_policy(self, int index, object policy, object route_key) except -1
@@ -271,19 +278,27 @@ cdef inline void admission_give_up(Admission* self, Inbox* inbox, int source, ui
             admission_lose_at(self, inbox, LOST_RESYNC, i)
 
 
+cdef inline bint admission_shed_oldest(Admission* self, Inbox* inbox) noexcept nogil:
+    """Lose the oldest queued message that may be lost; False if there is none."""
+    cdef Tag* tag
+    cdef uint64_t index
+    if not admission_find(inbox, FLAG_DROPPABLE | FLAG_RESYNC, &self.sheddable_from):
+        return False
+    index = self.sheddable_from & (inbox.capacity - 1)
+    if inbox.ring[index].flags & FLAG_DROPPABLE:
+        admission_lose_at(self, inbox, LOST_OLDEST, self.sheddable_from)
+    else:
+        tag = &inbox.tags[index]
+        admission_give_up(self, inbox, tag.source, tag.key)
+    return True
+
+
 cdef inline void admission_shed(Admission* self, Inbox* inbox, uint64_t length, int64_t now_ns) noexcept nogil:
     """Make room for a message of ``length`` bytes, as far as queued messages may be lost."""
     cdef Tag* tag
     cdef uint64_t index
-    while admission_is_full(inbox, length):
-        if not admission_find(inbox, FLAG_DROPPABLE | FLAG_RESYNC, &self.sheddable_from):
-            break
-        index = self.sheddable_from & (inbox.capacity - 1)
-        if inbox.ring[index].flags & FLAG_DROPPABLE:
-            admission_lose_at(self, inbox, LOST_OLDEST, self.sheddable_from)
-        else:
-            tag = &inbox.tags[index]
-            admission_give_up(self, inbox, tag.source, tag.key)
+    while admission_is_full(inbox, length) and admission_shed_oldest(self, inbox):
+        pass
     # What stands behind an old message doesn't make it younger.
     while admission_is_old(self, inbox, now_ns):
         index = inbox.head & (inbox.capacity - 1)
@@ -291,6 +306,55 @@ cdef inline void admission_shed(Admission* self, Inbox* inbox, uint64_t length, 
             break
         tag = &inbox.tags[index]
         admission_give_up(self, inbox, tag.source, tag.key)
+
+
+cdef inline bint admission_outgrows(Inbox* inbox, uint64_t growth) noexcept nogil:
+    """Whether there is no room for ``growth`` bytes more in a message that waits."""
+    return (
+        growth != 0
+        and inbox_frames(inbox) > 1
+        and inbox.bytes + growth + RECORD_BYTES * inbox_frames(inbox) >= inbox.bytes_high
+    )
+
+
+cdef inline void admission_no_room(Admission* self, Inbox* inbox, int source, uint32_t key) noexcept nogil:
+    """A message of Conflate blocks."""
+    if not self.told_no_room:
+        self.told_no_room = True
+        admission_notice(self, NOTICE_NO_ROOM, source, key, <int64_t> inbox.messages, 0)
+
+
+cdef inline int admission_replace(
+    Admission* self, Inbox* inbox, Policy* policy, int source, uint32_t key, const Record* newer
+) noexcept nogil:
+    """Put a message in the place of the one of its key that waits; what is longer needs room.
+
+    1: it waits, and the caller holds a reference more to its segment; 0: it is lost; -1: it is, and the connection.
+    """
+    cdef KeyEntry* entry = admission_entry(self, source, key)
+    cdef Record* older = &inbox.ring[entry.position & (inbox.capacity - 1)]
+    cdef uint64_t growth = newer.length - older.length if newer.length > older.length else 0
+    while admission_outgrows(inbox, growth) and admission_shed_oldest(self, inbox):
+        pass
+    if admission_outgrows(inbox, growth):
+        if policy.otherwise == POLICY_DISCONNECT:
+            admission_lose(self, LOST_DISCARDED, source, key)
+            admission_notice(self, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0)
+            return -1
+        if policy.otherwise != POLICY_BLOCK:
+            # Neither: the older one is out of date.
+            admission_lose_at(self, inbox, LOST_CONFLATED, entry.position)
+            entry.positioned = False
+            admission_lose(self, LOST_OLDEST if policy.otherwise == POLICY_DROP_OLDEST else LOST_NEWEST, source, key)
+            return 0
+        admission_no_room(self, inbox, source, key)
+        self.hold_full = True
+    segment_hold(<Segment*> newer.segment, 1)
+    segment_release(<Segment*> older.segment, 1)
+    inbox.bytes += newer.length - older.length
+    older[0] = newer[0]
+    admission_lose(self, LOST_CONFLATED, source, key)
+    return 1
 
 
 cdef inline void admission_compact(Admission* self, Inbox* inbox) noexcept nogil:
@@ -319,15 +383,17 @@ cdef inline void admission_inspect(Admission* self) noexcept nogil:
     cdef int64_t sequence, first, previous = 0, expected, got
     cdef uint32_t key = NO_KEY
     cdef KeyEntry* entry
-    cdef bint numbered
+    cdef bint numbered, restarts
     cdef int64_t last
     if not self.lens.integer(self.sequence, &sequence) or sequence < 0:
         return
     first = sequence
-    if self.first >= 0 and (not self.lens.integer(self.first, &first) or first < 0):
-        return
-    if self.previous >= 0 and not self.lens.integer(self.previous, &previous):
-        return
+    restarts = self.lens.restarts()
+    if not restarts:
+        if self.first >= 0 and (not self.lens.integer(self.first, &first) or first < 0):
+            return
+        if self.previous >= 0 and not self.lens.integer(self.previous, &previous):
+            return
     if self.inspect_source >= 0:
         key = self.lens.key(self.inspect_source)
         if key == NO_KEY:
@@ -335,7 +401,7 @@ cdef inline void admission_inspect(Admission* self) noexcept nogil:
     entry = admission_entry(self, self.inspect_source, key)
     numbered = self.numbered if entry == NULL else entry.numbered
     last = self.number if entry == NULL else entry.number
-    if numbered and not (self.previous >= 0 and previous < 0):
+    if numbered and not restarts and not (self.previous >= 0 and previous < 0):
         if self.previous >= 0:
             expected = last
             got = previous

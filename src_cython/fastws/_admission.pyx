@@ -1,6 +1,7 @@
 """Configuration of `Admission` and what Python sees of it: notices, losses, keys."""
 
 import math
+from collections.abc import Mapping
 
 cimport cython
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
@@ -66,6 +67,9 @@ cdef class Gate:
                 admission.first = self.pointer(inspect.first)
             if inspect.previous is not None:
                 admission.previous = self.pointer(inspect.previous)
+            if inspect.restart is not None:
+                for value, text in self.condition("restart", inspect.restart):
+                    admission.lens.add_restart(value, <string> text)
             if inspect.key is not None:
                 admission.inspect_source = self.source_of(inspect.key)
         if exchange_time is not None:
@@ -77,11 +81,12 @@ cdef class Gate:
             admission.time_unit_ns = _UNITS_NS[exchange_time.unit]
         for reply in replies:
             admission.answers = True
-            admission.lens.add_answer(reply.deliver)
-            for pointer, text in reply.when.items():
-                if not isinstance(text, str):
-                    raise TypeError(f"a reply compares with a str, not {text!r}")
-                admission.lens.add_condition(self.pointer(pointer), <string> text.encode())
+            literal = reply.when.encode() if isinstance(reply.when, str) else b""
+            admission.lens.add_answer(reply.send is not None, reply.deliver, <string> literal)
+            if literal:
+                continue
+            for value, text in self.condition("a reply's when", reply.when):
+                admission.lens.add_condition(value, <string> text)
         if track is not None:
             admission.track_source = self.source_of(track)
 
@@ -100,6 +105,17 @@ cdef class Gate:
                 f"{pointer!r} isn't a JSON Pointer (RFC 6901) of at most 32 parts: it must begin with '/'"
             )
         return value
+
+    cdef list condition(self, str where, object pairs):
+        """Values at JSON Pointers, and the bytes that they must be."""
+        cdef list found = []
+        if not isinstance(pairs, Mapping):
+            raise TypeError(f"{where} is {pairs!r}, must be a mapping of JSON Pointers to strings")
+        for pointer, text in pairs.items():
+            if not isinstance(text, str):
+                raise TypeError(f"{where} compares {pointer} with {text!r}, must be a str")
+            found.append((self.pointer(pointer), text.encode()))
+        return found
 
     cdef int source_of(self, object key) except -1:
         """Index of the source of a `Key`; the same for the same key."""
@@ -204,6 +220,18 @@ cdef class Gate:
             taken.append((NOTICE_LOST, None, self.admission.notices_lost, 0))
             self.admission.notices_lost = 0
         return taken
+
+    def given_up(self):
+        cdef KeySpace* keys
+        cdef uint32_t i
+        cdef set found = set()
+        if self.admission.lens != NULL:
+            for source in self.sources.values():
+                keys = self.admission.lens.keys(source)
+                for i in range(keys.size()):
+                    if keys.entry(i).given_up:
+                        found.add(self.key_text(source, i))
+        return sorted(found)
 
     def resynced(self, str key not None):
         cdef KeySpace* keys

@@ -21,7 +21,6 @@ from libc.string cimport memcmp, memcpy, memmove
 
 from ._admission cimport (
     LOSSES,
-    LOST_CONFLATED,
     LOST_DISCARDED,
     LOST_NEWEST,
     LOST_OLDEST,
@@ -47,7 +46,9 @@ from ._admission cimport (
     admission_is_full,
     admission_is_old,
     admission_lose,
+    admission_no_room,
     admission_notice,
+    admission_replace,
     admission_shed,
     losses_of,
 )
@@ -719,7 +720,7 @@ cdef class FrameDecoder:
         cdef Admission* admission = &self.gate.admission
         cdef Policy* policy = &admission.policies[0]
         cdef KeyEntry* entry
-        cdef Record* record
+        cdef Record newer
         cdef Tag* tag
         cdef int kind, answer
         cdef int source = -1
@@ -733,7 +734,8 @@ cdef class FrameDecoder:
         if admission.answers:
             answer = admission.lens.answer()
             if answer >= 0:
-                admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
+                if admission.lens.tells(answer):
+                    admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
                 if not admission.lens.delivers(answer):
                     admission.answered += 1
                     return 0
@@ -763,18 +765,15 @@ cdef class FrameDecoder:
             admission_lose(admission, LOST_RESYNC, source, key)
             return 0
         if kind == POLICY_CONFLATE and entry.positioned and entry.position >= self.inbox.head:
-            record = &self.inbox.ring[entry.position & (self.inbox.capacity - 1)]
-            segment_hold(segment, 1)
-            segment_release(<Segment*> record.segment, 1)
-            self.inbox.bytes += length - record.length
-            record.data = payload
-            record.length = length
-            record.flags = flags
-            record.segment = segment
-            record.received_ns = self.received_ns
-            admission_lose(admission, LOST_CONFLATED, source, key)
+            newer.data = payload
+            newer.length = length
+            newer.flags = flags
+            newer.segment = segment
+            newer.received_ns = self.received_ns
+            answer = admission_replace(admission, &self.inbox, policy, source, key, &newer)
+            self.ended |= answer < 0
+            self.stepped |= answer > 0
             self.note_high_water()
-            self.stepped = True
             return 0
         if admission.max_age_ns:
             now_ns = fastws_now_ns()
@@ -793,6 +792,8 @@ cdef class FrameDecoder:
                     return 0
                 answer = policy.otherwise if kind == POLICY_CONFLATE else kind
                 if answer == POLICY_BLOCK:
+                    if full and kind == POLICY_CONFLATE:
+                        admission_no_room(admission, &self.inbox, source, key)
                     admission.hold_full |= full
                     admission.hold_old |= old
                 elif answer == POLICY_DISCONNECT:
@@ -1212,6 +1213,11 @@ cdef class FrameDecoder:
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
         return self.gate.notices()
+
+    def given_up(self):
+        """Keys that the policy `Resync` has given up, in alphabetical order."""
+        self.check_idle()
+        return self.gate.given_up()
 
     def resynced(self, key):
         """Messages of a key that was given up (policy `Resync`) are taken again."""

@@ -7,6 +7,7 @@
 #ifndef FASTWS_JSON_FIELDS_HPP
 #define FASTWS_JSON_FIELDS_HPP
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -92,12 +93,18 @@ inline bool to_time(const Value &value, int64_t unit_ns, int64_t *result) {
 class Fields {
     static constexpr int DEPTH_MAX = 32;
 
+    struct Child {
+        uint64_t prefix;                // its name's first bytes, zeros behind
+        size_t length;
+        int node;
+    };
+
     struct Node {
         std::string name;
         int64_t index = -1;             // name as an array index, RFC 6901 4
         int value = -1;                 // into values; -1: only on the way to others
         uint64_t seen = 0;              // the message in which its name was met: of equal names, the first counts
-        std::vector<int> children;
+        std::vector<Child> children;
     };
 
     struct Stage1 {
@@ -140,6 +147,17 @@ class Fields {
     bool escapes_ = false;
 
     char at(size_t token) const { return data_[tokens_[token]]; }
+
+    /* What a value may begin with, unless it is an object or an array. */
+    static bool begins_scalar(char c) {
+        static const std::array<bool, 256> table = [] {
+            std::array<bool, 256> made{};
+            for (char first : {'"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 't', 'f', 'n'})
+                made[static_cast<uint8_t>(first)] = true;
+            return made;
+        }();
+        return table[static_cast<uint8_t>(c)];
+    }
 
     static bool space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
@@ -213,19 +231,43 @@ class Fields {
         return result;
     }
 
-    int child_named(int node, const char *name, size_t length) {
-        for (int child : nodes_[node].children) {
-            const std::string &wanted = nodes_[child].name;
-            if (wanted.size() == length && !std::memcmp(wanted.data(), name, length)) return child;
+    static uint64_t prefix_of(const std::string &name) {
+        uint64_t prefix = 0;
+        std::memcpy(&prefix, name.data(), name.size() < 8 ? name.size() : 8);
+        return prefix;
+    }
+
+    /* The same of a name in the message, behind which more can be read. */
+    static uint64_t prefix_at(const char *name, size_t length) {
+        static constexpr auto masks = [] {
+            std::array<std::array<uint8_t, 8>, 9> made{};
+            for (size_t size = 0; size < 9; size++)
+                for (size_t i = 0; i < size; i++) made[size][i] = 0xFF;
+            return made;
+        }();
+        uint64_t prefix, mask;
+        std::memcpy(&prefix, name, 8);
+        std::memcpy(&mask, masks[length < 8 ? length : 8].data(), 8);
+        return prefix & mask;
+    }
+
+    int child_named(int node, const char *name, size_t length, uint64_t prefix) const {
+        for (const Child &child : nodes_[static_cast<size_t>(node)].children) {
+            if (child.prefix == prefix && child.length == length
+                && (length <= 8 || !std::memcmp(nodes_[static_cast<size_t>(child.node)].name.data(), name, length)))
+                return child.node;
         }
         return -1;
+    }
+
+    int child_named(int node, const std::string &name) const {
+        return child_named(node, name.data(), name.size(), prefix_of(name));
     }
 
     bool scalar(size_t token, int node) {
         char first = at(token);
         size_t begin = tokens_[token];
-        if (first != '"' && first != '-' && (first < '0' || first > '9') && first != 't' && first != 'f' && first != 'n')
-            return false;
+        if (!begins_scalar(first)) return false;
         if (node < 0 || nodes_[node].value < 0) return true;
         Value &value = values_[nodes_[node].value];
         size_t end = end_of(token);
@@ -259,7 +301,9 @@ class Fields {
         return true;
     }
 
+    /* An object or an array; false if there is none, or no end of it. */
     bool skip(size_t &token) {
+        if (at(token) != '{' && at(token) != '[') return false;
         int64_t braces = 0, brackets = 0;
         do {
             switch (at(token)) {
@@ -275,16 +319,27 @@ class Fields {
         return !braces && !brackets;
     }
 
+    /* The child that the name at a token means; -1: none; -2: it isn't a name with its colon. */
+    int named(size_t token, int node) const {
+        if (token + 1 >= count_ || at(token) != '"' || at(token + 1) != ':') return -2;
+        const char *name = data_ + tokens_[token] + 1;
+        const char *end = data_ + tokens_[token + 1];
+        if (end[-1] != '"') end = data_ + end_of(token);
+        if (end <= name || end[-1] != '"') return -2;
+        size_t size = static_cast<size_t>(end - 1 - name);
+        if (!escapes_ || !std::memchr(name, '\\', size)) return child_named(node, name, size, prefix_at(name, size));
+        std::string text;
+        int result = unescape(name, name + size, text);
+        if (result < 0) return -2;
+        return result > 0 ? child_named(node, text) : -1;
+    }
+
     /* Recursion goes as deep as the longest pointer. */
     bool walk(size_t &token, int node) {
         if (token >= count_) return false;
         char first = at(token);
-        if (first != '{' && first != '[') {
-            if (!scalar(token, node)) return false;
-            token++;
-            return true;
-        }
-        if (node < 0 || nodes_[node].children.empty()) return skip(token);
+        if (first != '{' && first != '[') return scalar(token++, node);
+        if (nodes_[static_cast<size_t>(node)].children.empty()) return skip(token);
         bool object = first == '{';
         char close = object ? '}' : ']';
         token++;
@@ -292,28 +347,23 @@ class Fields {
         for (int64_t index = 0;; index++) {
             int child = -1;
             if (object) {
-                if (token + 1 >= count_ || at(token) != '"' || at(token + 1) != ':') return false;
-                const char *name = data_ + tokens_[token] + 1;
-                size_t end = end_of(token);
-                size_t size = end - tokens_[token];
-                if (size < 2 || data_[end - 1] != '"') return false;
-                size -= 2;
-                if (escapes_ && std::memchr(name, '\\', size)) {
-                    std::string text;
-                    int result = unescape(name, name + size, text);
-                    if (result < 0) return false;
-                    if (result > 0) child = child_named(node, text.data(), text.size());
-                } else child = child_named(node, name, size);
+                child = named(token, node);
+                if (child == -2) return false;
                 token += 2;
             } else {
-                for (int candidate : nodes_[node].children)
-                    if (nodes_[candidate].index == index) child = candidate;
+                for (const Child &candidate : nodes_[static_cast<size_t>(node)].children)
+                    if (nodes_[static_cast<size_t>(candidate.node)].index == index) child = candidate.node;
             }
             if (child >= 0) {
-                if (nodes_[child].seen == message_) child = -1;
-                else nodes_[child].seen = message_;
+                uint64_t &seen = nodes_[static_cast<size_t>(child)].seen;
+                if (seen == message_) child = -1;
+                else seen = message_;
             }
-            if (!walk(token, child)) return false;
+            if (token >= count_) return false;
+            if (child >= 0) {
+                if (!walk(token, child)) return false;
+            } else if (begins_scalar(at(token))) token++;
+            else if (!skip(token)) return false;
             if (token >= count_) return false;
             char next = at(token++);
             if (next == close) return true;
@@ -335,7 +385,7 @@ public:
                 part.push_back(pointer[i] == '0' ? '~' : '/');
             }
             if (++depth > DEPTH_MAX) return -1;
-            int child = child_named(node, part.data(), part.size());
+            int child = child_named(node, part);
             if (child < 0) {
                 child = static_cast<int>(nodes_.size());
                 Node made;
@@ -344,7 +394,7 @@ public:
                 for (char c : part) digits = digits && c >= '0' && c <= '9';
                 if (digits) made.index = std::stoll(part);
                 nodes_.push_back(made);
-                nodes_[static_cast<size_t>(node)].children.push_back(child);
+                nodes_[static_cast<size_t>(node)].children.push_back({prefix_of(part), part.size(), child});
             }
             node = child;
         }

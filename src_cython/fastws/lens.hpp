@@ -7,35 +7,78 @@
 #include <string>
 #include <utility>
 #include <vector>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "json_fields.hpp"
 #include "key_space.hpp"
 
 namespace fastws {
 
-/* memmem is POSIX since 2024 only. */
-inline const char *find_bytes(const char *text, size_t length, const std::string &wanted) {
-#ifdef _WIN32
-    const char *found = std::search(text, text + length, wanted.begin(), wanted.end());
-    return found == text + length ? nullptr : found;
+/* Finds bytes in messages, behind which 64 bytes can be read. Two of the bytes are looked for, 16 places at a time:
+   letters and digits where there are any, as quotes and colons stand everywhere in JSON. */
+class Finder {
+    std::string wanted_;
+    size_t first_ = 0, second_ = 0;     // which bytes
+
+    static bool rare(char c) {
+        return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    }
+
+public:
+    explicit Finder(const std::string &wanted = std::string()) : wanted_(wanted) {
+        size_t size = wanted_.size();
+        while (first_ < size && !rare(wanted_[first_])) first_++;
+        if (first_ == size) first_ = 0;
+        second_ = first_ + 1;
+        while (second_ < size && !rare(wanted_[second_])) second_++;
+        if (second_ >= size && size) second_ = first_ == size - 1 ? 0 : size - 1;
+    }
+
+    size_t size() const { return wanted_.size(); }
+
+    const char *find(const char *text, size_t length) const {
+        size_t size = wanted_.size();
+        if (length < size) return nullptr;
+        if (size == 1) return static_cast<const char *>(std::memchr(text, wanted_[0], length));
+        const char *last = text + (length - size);
+#if defined(__SSE2__) && defined(__GNUC__)
+        const __m128i first = _mm_set1_epi8(wanted_[first_]), second = _mm_set1_epi8(wanted_[second_]);
+        for (const char *p = text; p <= last; p += 16) {
+            __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + first_));
+            __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + second_));
+            __m128i both = _mm_and_si128(_mm_cmpeq_epi8(a, first), _mm_cmpeq_epi8(b, second));
+            for (unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(both)); mask; mask &= mask - 1) {
+                const char *found = p + __builtin_ctz(mask);
+                if (found > last) return nullptr;
+                if (!std::memcmp(found, wanted_.data(), size)) return found;
+            }
+        }
+        return nullptr;
 #else
-    return static_cast<const char *>(memmem(text, length, wanted.data(), wanted.size()));
+        const char *found = std::search(text, text + length, wanted_.begin(), wanted_.end());
+        return found == text + length ? nullptr : found;
 #endif
-}
+    }
+};
 
 class Lens {
     struct Source {                     // where a key is, and the keys found there
         enum Kind : uint8_t { POINTERS, BETWEEN, CALLABLE } kind;
         std::vector<int> values;
-        std::string before, after;
+        Finder before, after;
         KeySpace keys;
         uint32_t current = NO_KEY;      // of the message looked at
         Source(Kind kind, size_t keys_max, size_t bytes_max) : kind(kind), keys(keys_max, bytes_max) {}
     };
 
+    using Condition = std::vector<std::pair<int, std::string>>;    // values and what they must be; all of them
+
     struct Answer {
-        std::vector<std::pair<int, std::string>> when;
-        bool deliver;
+        Condition when;
+        std::string literal;            // the whole message, where there is no condition
+        bool tell, deliver;             // the control plane; to the consumer
     };
 
     struct Rule {
@@ -46,8 +89,11 @@ class Lens {
     Fields fields_;
     std::deque<Source> sources_;        // a deque, as they must not move
     std::vector<Answer> answers_;
+    Condition restart_;
     std::vector<Rule> rules_;
     std::string joined_;
+    const uint8_t *data_ = nullptr;     // of the message looked at
+    size_t length_ = 0;
     size_t keys_max_, bytes_max_;
     char separator_;
 
@@ -55,13 +101,11 @@ class Lens {
         const char *text = reinterpret_cast<const char *>(data);
         if (source.kind == Source::BETWEEN) {
             source.current = NO_KEY;
-            const char *begin = find_bytes(text, length, source.before);
+            const char *begin = source.before.find(text, length);
             if (!begin) return;
             begin += source.before.size();
             size_t rest = static_cast<size_t>(text + length - begin);
-            const char *end = source.after.size() == 1
-                ? static_cast<const char *>(std::memchr(begin, source.after[0], rest))
-                : find_bytes(begin, rest, source.after);
+            const char *end = source.after.find(begin, rest);
             if (end) source.current = source.keys.find(begin, static_cast<size_t>(end - begin), true);
         } else if (source.kind == Source::POINTERS) {
             source.current = NO_KEY;
@@ -87,6 +131,15 @@ class Lens {
         }
     }
 
+    bool holds(const Condition &condition) const noexcept {
+        for (const auto &part : condition) {
+            const Value &value = fields_.value(part.first);
+            if (value.kind == Value::NONE || value.length != part.second.size()
+                || std::memcmp(value.data, part.second.data(), value.length)) return false;
+        }
+        return true;
+    }
+
 public:
     Lens(size_t keys_max, size_t bytes_max, char separator)
         : keys_max_(keys_max), bytes_max_(bytes_max), separator_(separator) {}
@@ -101,8 +154,8 @@ public:
 
     int add_between(const std::string &before, const std::string &after) {
         sources_.emplace_back(Source::BETWEEN, keys_max_, bytes_max_);
-        sources_.back().before = before;
-        sources_.back().after = after;
+        sources_.back().before = Finder(before);
+        sources_.back().after = Finder(after);
         return static_cast<int>(sources_.size()) - 1;
     }
 
@@ -111,8 +164,11 @@ public:
         return static_cast<int>(sources_.size()) - 1;
     }
 
-    void add_answer(bool deliver) { answers_.push_back({{}, deliver}); }
+    void add_answer(bool tell, bool deliver, const std::string &literal) {
+        answers_.push_back({{}, literal, tell, deliver});
+    }
     void add_condition(int value, const std::string &text) { answers_.back().when.emplace_back(value, text); }
+    void add_restart(int value, const std::string &text) { restart_.emplace_back(value, text); }
     void add_rule(const std::string &pattern, int16_t policy) { rules_.push_back({pattern, policy}); }
 
     /* Of a callable: the key of the message that is looked at next; null is none. */
@@ -122,6 +178,8 @@ public:
     }
 
     void look(const uint8_t *data, size_t length) noexcept {
+        data_ = data;
+        length_ = length;
         if (!fields_.empty()) fields_.evaluate(data, length);
         for (Source &source : sources_) take(source, data, length);
     }
@@ -134,20 +192,22 @@ public:
         return to_time(fields_.value(value), unit_ns, result);
     }
 
-    /* Index of the first answer whose conditions all hold; -1: none. */
+    /* Index of the first answer that the message calls for; -1: none. */
     int answer() const noexcept {
         for (size_t i = 0; i < answers_.size(); i++) {
-            bool all = true;
-            for (const auto &condition : answers_[i].when) {
-                const Value &value = fields_.value(condition.first);
-                all = all && value.kind != Value::NONE && value.length == condition.second.size()
-                    && !std::memcmp(value.data, condition.second.data(), value.length);
-            }
-            if (all) return static_cast<int>(i);
+            const Answer &answer = answers_[i];
+            bool called = answer.when.empty()
+                ? length_ == answer.literal.size() && !std::memcmp(data_, answer.literal.data(), length_)
+                : holds(answer.when);
+            if (called) return static_cast<int>(i);
         }
         return -1;
     }
+    bool tells(int answer) const noexcept { return answers_[static_cast<size_t>(answer)].tell; }
     bool delivers(int answer) const noexcept { return answers_[static_cast<size_t>(answer)].deliver; }
+
+    /* Inspect: whether the message begins anew. */
+    bool restarts() const noexcept { return !restart_.empty() && holds(restart_); }
 
     /* The policy that the rules say for a key of `source`; remembered with the key. */
     int route(int source, uint32_t key, int16_t otherwise) noexcept {

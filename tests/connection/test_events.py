@@ -12,6 +12,7 @@ from core.streams import TEXT
 
 import fastws
 from fastws import Closed, DropOldest, EventsLost, Gap, Inspect, MessagesLost, PeerGone, Resync, ResyncNeeded
+from fastws.wire import NOTICES_MAX
 
 from .net import against_peer, on_asyncio, over_loops, pair, until
 
@@ -141,6 +142,46 @@ async def test_bounded():
             ws.events(0)
 
 
+@over_loops
+async def test_together_with_the_handshake(side, link):
+    """What was read before anybody could listen isn't missed by who listens first, nor by who does soon after."""
+
+    def early(peer):
+        return peer.frame(TEXT, depth("A", 1)) + peer.frame(TEXT, depth("A", 3))
+
+    async with against_peer(side, link, early=early, inspect=Inspect("/u")) as (ws, peer):
+        await peer.through()
+        first, second = ws.events(), ws.events()
+        assert await anext(first) == await anext(second) == Gap(None, 2, 3)
+        await peer.send(TEXT, depth("A", 5))
+        assert await anext(first) == await anext(second) == Gap(None, 4, 5)
+        # From here on, iterators begin where they are made.
+        later = ws.events()
+        await peer.send(TEXT, depth("A", 7))
+        assert await anext(later) == Gap(None, 6, 7)
+
+
+@on_asyncio
+async def test_before_anybody_listens_is_bounded():
+    async with against_peer(inspect=Inspect("/u")) as (ws, peer):
+        for number in range(0, 200, 2):
+            peer.write(peer.frame(TEXT, depth("A", number)))
+        await peer.through()
+        events, few = ws.events(), ws.events(2)
+        assert await anext(events) == EventsLost(99 - 64)
+        assert [await anext(events) for _ in range(64)] == [Gap(None, n - 1, n) for n in range(200 - 128, 200, 2)]
+        assert [await anext(few) for _ in range(3)] == [EventsLost(97), Gap(None, 195, 196), Gap(None, 197, 198)]
+
+
+@on_asyncio
+async def test_listening_after_the_end():
+    """If nobody did before, it says what has happened."""
+    async with against_peer() as (ws, peer):
+        await ws_closed_by(ws, peer, 1000, "bye")
+        for _ in range(2):
+            assert await collected(ws.events()) == [Closed(1000, "bye", 0)]
+
+
 @on_asyncio
 async def test_nobody_listens_any_more():
     """An iterator that was thrown away isn't kept, and a task that was cancelled leaves nothing."""
@@ -227,6 +268,35 @@ async def test_resync_needed(side):
             await peer.send(TEXT, depth(symbol, 1))
         assert await asyncio.wait_for(anext(events), 5) == ResyncNeeded("A")
         assert [json.loads(await ws.recv())["s"] for _ in range(2)] == ["B", "C"]
+        assert ws.given_up == {"A"}
+        ws.resynced("A")
+        assert ws.given_up == frozenset()
+
+
+@over_loops
+async def test_more_resyncs_than_are_kept(side):
+    """However many keys are lost at once: each is told of once, and not again before it was resynchronised."""
+    told = []
+    count = NOTICES_MAX + 1000
+
+    def on_event(ws, event):
+        if isinstance(event, ResyncNeeded):
+            told.append(event.key)
+
+    async with against_peer(side, overflow=Resync("/s"), max_queue=1, on_event=on_event) as (ws, peer):
+        decoder = ws._decoder
+        frames = [peer.frame(TEXT, depth(f"K{number}", 1)) for number in range(count)]
+        decoder.feed(b"".join(frames))  # In one read.
+        ws._notices(decoder)
+        assert len(told) == len(set(told)) == count - 1
+        assert set(told) == ws.given_up
+        decoder.feed(b"".join(frames))
+        ws._notices(decoder)
+        assert len(told) == count
+        ws.resynced("K5")
+        decoder.feed(frames[5] * 2)
+        ws._notices(decoder)
+        assert told[count:] == ["K5"]
 
 
 @over_loops

@@ -234,6 +234,24 @@ async def feed(peer):
 
 
 @over_loops
+async def test_an_answer_that_is_bare_text(side):
+    """As OKX's; what only contains it doesn't count."""
+    heartbeat = Heartbeat(0.03, "ping", expect="pong", timeout=0.08)
+    async with against_peer(side, heartbeat=heartbeat, close_timeout=0.1) as (ws, peer):
+        for _ in range(2):
+            assert await peer.read() == (TEXT, True, b"ping")
+            peer.write(peer.frame(TEXT, b"data") + peer.frame(TEXT, b"pong"))
+        assert [await ws.recv() for _ in range(2)] == ["data"] * 2
+        assert (ws.stats.answered, ws.stats.queued_messages) == (2, 0)
+        assert await peer.read() == (TEXT, True, b"ping")
+        peer.write(peer.frame(TEXT, b"pong?"))
+        assert (await peer.expect_close())[0] == 1011
+    for expect in ({}, ""):
+        with pytest.raises(ValueError, match="expect needs"):
+            Heartbeat(1, "ping", expect=expect)
+
+
+@over_loops
 async def test_an_answer_that_is_delivered(side):
     heartbeat = Heartbeat(0.03, "ping", expect={"/op": "pong"}, deliver=True)
     options = {"heartbeat": heartbeat, "replies": [fastws.Reply({"/op": "hello"}, "hello back")]}

@@ -349,6 +349,32 @@ async def test_replies(side, link):
 
 
 @over_loops
+async def test_conflate_without_room_for_its_keys(side, caplog):
+    """That it pauses reading is logged once, with what to do."""
+    async with against_peer(side, overflow=Conflate("/s"), max_queue=2) as (ws, peer):
+        for _ in range(3):
+            peer.write(b"".join(peer.frame(TEXT, b'{"s":"%s"}' % key) for key in (b"A", b"B", b"C", b"D")))
+            assert [json.loads(await ws.recv())["s"] for _ in range(4)] == ["A", "B", "C", "D"]
+        assert_adds_up(ws)
+    (record,) = [record for record in caplog.records if "Conflate" in record.message]
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("Conflate pauses reading: 2 messages wait, and there is no room for one of 'C'")
+    assert "max_queue" in record.message
+
+
+@over_loops
+async def test_replies_that_send_nothing(side):
+    """Of no use to the consumer, nor to the peer; one that answers goes on."""
+    replies = [Reply("noise", None), Reply({"/op": "noise"}, None), Reply("ping", "pong")]
+    async with against_peer(side, replies=replies) as (ws, peer):
+        peer.write(b"".join(peer.frame(TEXT, text) for text in (b"noise", b'{"op":"noise"}', b"ping", b"other")))
+        assert await peer.read() == (TEXT, True, b"pong")
+        assert await ws.recv() == "other"
+        stats = assert_adds_up(ws)
+        assert (stats.answered, stats.messages_out, stats.queued_messages) == (3, 1, 0)
+
+
+@over_loops
 async def test_replies_while_nobody_receives(side):
     """Behind messages that wait; under a policy that doesn't block."""
     async with against_peer(side, replies=[TEST_REPLY], overflow=DropNewest(), max_queue=5) as (ws, peer):

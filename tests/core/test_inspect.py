@@ -6,6 +6,8 @@ import json
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastws.overflow import Between, Conflate, DropNewest, DropOldest, ExchangeTime, Inspect, Reply, Resync
 from fastws.wire import NOTICES_MAX, Notice, Status
@@ -84,6 +86,77 @@ class TestGaps:
             ["books|BTC-USDT", 700, 15],
         ]
         assert gaps(impl, inspect, book(10, -1), book(4, -1, "ETH-USDT"), book(15, 10), book(5, 4, "ETH-USDT")) == []
+
+    def test_bybit_restarts(self, impl):
+        """A snapshot begins anew: after a restart u is 1, and level 1 repeats it."""
+        inspect = Inspect("/data/u", key="/topic", restart={"/type": "snapshot"})
+
+        def book(u, kind="delta", topic="a"):
+            return {"topic": topic, "type": kind, "data": {"u": u}}
+
+        steps = [book(7, "snapshot"), book(8), book(1, "snapshot"), book(2), book(1, "snapshot"), book(1, "snapshot")]
+        assert gaps(impl, inspect, *steps, book(2)) == []
+        assert gaps(impl, inspect, *steps, book(3), book(9, topic="b"), book(11, topic="b")) == [
+            ["a", 2, 3],
+            ["b", 10, 11],
+        ]
+
+    def test_deribit(self, impl):
+        """A snapshot has no prev_change_id; what follows must be its successor."""
+        inspect = Inspect("/id", key="/c", previous="/prev", restart={"/type": "snapshot"})
+        snapshot = {"c": "a", "type": "snapshot", "id": 40}
+        before = [{"c": "a", "type": "change", "id": 9, "prev": 8}, snapshot]
+        assert gaps(impl, inspect, *before, {"c": "a", "type": "change", "id": 45, "prev": 40}) == []
+        assert gaps(impl, inspect, *before, {"c": "a", "type": "change", "id": 46, "prev": 45}) == [["a", 40, 45]]
+        # Without numbers, as a change, or of another channel it begins nothing.
+        for other in ({"c": "a", "type": "snapshot"}, {"c": "a", "type": "change", "id": 41}, snapshot | {"c": "b"}):
+            assert gaps(impl, inspect, *before, other, {"c": "a", "type": "change", "id": 45, "prev": 40}) == []
+
+    def test_restart_needs_all_of_its_values(self, impl):
+        inspect = Inspect("/n", first="/f", restart={"/a": "1", "/b": "x"})
+        assert gaps(impl, inspect, {"n": 1, "f": 1}, {"n": 9, "a": 1, "b": "x"}, {"n": 11, "f": 10}) == []
+        assert gaps(impl, inspect, {"n": 1, "f": 1}, {"n": 9, "f": 9, "a": 1, "b": "y"}) == [[None, 2, 9]]
+        assert gaps(impl, inspect, {"n": 1, "f": 1}, {"n": 9, "f": 9, "b": "x"}) == [[None, 2, 9]]
+        # The last number is all that it needs.
+        assert gaps(impl, inspect, {"n": 1, "f": 1}, {"n": -9, "a": 1, "b": "x"}, {"n": 2, "f": 2}) == []
+
+    @given(
+        steps=st.lists(
+            st.fixed_dictionaries(
+                {"k": st.sampled_from("ab")},
+                optional={
+                    "n": st.integers(-1, 5),
+                    "f": st.integers(-1, 5),
+                    "p": st.integers(-1, 5),
+                    "t": st.sampled_from(["snapshot", "delta", 1]),
+                },
+            ),
+            max_size=30,
+        ),
+        first=st.sampled_from([None, "/f"]),
+        previous=st.sampled_from([None, "/p"]),
+        restart=st.sampled_from([None, {"/t": "snapshot"}, {"/t": "1"}, {"/t": "delta", "/k": "a"}]),
+        key=st.sampled_from([None, "/k"]),
+    )
+    def test_as_the_rules_say(self, impl, steps, first, previous, restart, key):
+        """A model of what `Inspect` promises."""
+        expected, last = [], {}
+        for fields in steps:
+            begins = restart is not None and all(str(fields.get(at[1:])) == text for at, text in restart.items())
+            n, f, p = fields.get("n", -1), fields.get("f", -1), fields.get("p")
+            lacks = (first is not None and f < 0) or (previous is not None and p is None)
+            if n < 0 or (lacks and not begins):
+                continue
+            name = fields["k"] if key else None
+            if name in last and not begins:
+                if previous is None:
+                    wanted, got = last[name] + 1, n if first is None else f
+                else:
+                    wanted, got = last[name], last[name] if p < 0 else p
+                if wanted != got:
+                    expected.append([name, wanted, got])
+            last[name] = n
+        assert gaps(impl, Inspect("/n", key, first, previous, restart), *steps) == expected
 
     def test_coinbase_advanced(self, impl):
         """One count for all channels of a connection."""
@@ -248,6 +321,37 @@ class TestReplies:
         decoder.feed(frame(TEXT, payload))
         assert decoder.answered == matches
 
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_a_whole_message(self, impl, opcode):
+        """Bare text, that isn't JSON: all of the message, and nothing else."""
+        decoder = impl.FrameDecoder("client", replies=[Reply("pong", "seen"), Reply("grüße", "", deliver=True)])
+        others = [b"", b"pon", b"pongs", b"Pong", b"pong ", b'"pong"', b'{"op":"pong"}', "grüß".encode()]
+        for payload in others:
+            decoder.feed(frame(opcode, payload))
+        assert decoder.notices() == []
+        assert decoder.answered == 0
+        assert decoder.feed(frame(opcode, b"po", fin=False) + frame(CONT, b"ng")) == Status.NOTICE
+        assert decoder.feed(frame(opcode, "grüße".encode())) == Status.MESSAGE | Status.NOTICE
+        assert decoder.notices() == [(Notice.REPLY, None, 0, 0), (Notice.REPLY, None, 1, 0)]
+        assert (decoder.answered, decoder.queued_messages) == (1, len(others) + 1)
+
+    def test_beside_others(self, impl):
+        """In their order, also where pointers are looked for."""
+        replies = [Reply("1", ""), Reply({"/a": "1"}, ""), Reply('{"a": 1}', ""), Reply('{"a": 2}', "")]
+        decoder = impl.FrameDecoder("client", replies=replies)
+        decoder.feed(frame(TEXT, b"1") + message(a=2) + message(a=1) + message(a=3))
+        assert [index for _, _, index, _ in decoder.notices()] == [0, 3, 1]
+
+    @pytest.mark.parametrize("when", ["pong", {"/op": "pong"}])
+    def test_nothing_is_sent(self, impl, when):
+        """Then there is nothing to tell either, however many come."""
+        decoder = impl.FrameDecoder("client", replies=[Reply(when, None)])
+        taken = frame(TEXT, b"pong") if when == "pong" else message(op="pong")
+        assert decoder.feed(taken * (NOTICES_MAX + 1)) == Status(0)
+        assert decoder.notices() == []
+        assert (decoder.answered, decoder.queued_messages) == (NOTICES_MAX + 1, 0)
+        assert decoder.feed(frame(TEXT, b"ping")) == Status.MESSAGE
+
     def test_while_the_queue_is_full(self, impl):
         """That's what they are for; unless the decoder is blocked."""
         decoder = impl.FrameDecoder("client", replies=[self.PING], overflow=DropNewest(), max_queue=1)
@@ -372,6 +476,16 @@ class TestTrack:
         assert decoder.notices() == []
 
 
+def test_a_condition_must_say_something():
+    with pytest.raises(ValueError, match="at least one JSON Pointer"):
+        Inspect("/n", restart={})
+    for when in ({}, ""):
+        with pytest.raises(ValueError, match="at least one JSON Pointer"):
+            Reply(when, "")
+    with pytest.raises(ValueError, match="does nothing"):
+        Reply("pong", None, deliver=True)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -379,6 +493,9 @@ class TestTrack:
         ({"inspect": Inspect("/n", first="n")}, ValueError),
         ({"inspect": Inspect("/n", previous="")}, ValueError),
         ({"inspect": Inspect("/n", key="k")}, ValueError),
+        ({"inspect": Inspect("/n", restart={"t": "x"})}, ValueError),
+        ({"inspect": Inspect("/n", restart={"/t": 5})}, TypeError),
+        ({"inspect": Inspect("/n", restart="snapshot")}, TypeError),
         ({"inspect": Inspect(5)}, TypeError),
         ({"inspect": "/n"}, TypeError),
         ({"exchange_time": ExchangeTime("E")}, ValueError),
@@ -386,6 +503,8 @@ class TestTrack:
         ({"exchange_time": "/E"}, TypeError),
         ({"replies": [Reply({"a": "x"}, "")]}, ValueError),
         ({"replies": [Reply({"/a": 5}, "")]}, TypeError),
+        ({"replies": [Reply(5, "")]}, TypeError),
+        ({"replies": [Reply([("/a", "x")], "")]}, TypeError),
         ({"replies": ["/a"]}, TypeError),
         ({"replies": Reply({"/a": "x"}, "")}, TypeError),
         ({"track": ""}, ValueError),

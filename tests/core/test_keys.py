@@ -181,6 +181,16 @@ BROKEN = [
     b"{'a':'x'}",
     b'{a:"x"}',
     b'{"a":"x"\0',
+    b'{"b":,"a":"x"}',
+    b'{"b"::"a":"x"}',
+    b'{"b":],"a":"x"}',
+    b'{"b":},"a":"x"}',
+    b'{"b":x,"a":"y"}',
+    b'{"a":"x","b":,}',
+    b'[,{"a":"x"}]',
+    b'{,"a":"x"}',
+    b'{"a":"x" "b":1}',
+    b'{":"a":"x"}',
     b'\xef\xbb\xbf{"a":"x"}',
 ]
 
@@ -274,6 +284,22 @@ def test_a_pointer_that_is_the_beginning_of_another(impl):
     assert decoder.last_seen().keys() == {"y"}
 
 
+def test_names_that_begin_alike(impl):
+    """Shorter, as long as, and longer than a machine word; those that aren't asked for stand in front."""
+    name = "abcdefghijklmnopq"
+    for length in range(len(name) + 1):
+        asked = name[:length]
+        others = [name[:other] for other in range(len(name) + 1) if other != length]
+        others += [asked + "\0", asked[:-1] + "x", asked + "x"]
+        fields = {other: "n" for other in others if other != asked} | {asked: "x"}
+        assert key_of(impl, f"/{asked}", json.dumps(fields).encode()) == "x"
+        del fields[asked]
+        assert key_of(impl, f"/{asked}", json.dumps(fields).encode()) is None
+    payload = json.dumps({name[:length]: str(length) for length in range(1, len(name) + 1)}).encode()
+    pointers = tuple(f"/{name[:length]}" for length in range(1, len(name) + 1))
+    assert key_of(impl, pointers, payload) == "|".join(map(str, range(1, len(name) + 1)))
+
+
 def test_wide(impl):
     """Many pointers, many fields."""
     payload = json.dumps({f"f{i}": [{"v": str(i)}] for i in range(1000)}).encode()
@@ -305,6 +331,22 @@ def test_wide(impl):
 def test_between(impl, payload, key, expected):
     assert key_of(impl, key, payload) == expected
     assert key_of(impl, key, payload, opcode=BINARY) == expected
+
+
+MARKER = st.binary(min_size=1, max_size=20) | st.text('ab":', min_size=1, max_size=4).map(str.encode)
+
+
+PARTS = st.lists(st.text('ab":', max_size=20).map(str.encode), min_size=1, max_size=4)
+
+
+@given(before=MARKER, after=MARKER, parts=PARTS)
+def test_between_as_the_standard_library_finds(impl, before, after, parts):
+    """Wherever the markers are, whole or in part, however long the message."""
+    for payload in (before.join(parts), before[1:].join(parts) + before + parts[0] + after, b"".join(parts)):
+        _, found, rest = payload.partition(before)
+        key, end, _ = rest.partition(after)
+        expected = key.decode(errors="backslashreplace") if found and end else None
+        assert key_of(impl, Between(before, after), payload, opcode=BINARY) == expected
 
 
 def test_between_bytes_that_are_not_utf8(impl):

@@ -245,6 +245,73 @@ class TestConflate:
         assert decoder.queued_bytes_max == 100_003
         assert left(decoder) == ["<a>xxxxx"]
 
+    # 3 messages of 4 bytes and RECORD_BYTES, in a queue that takes 8 bytes more.
+    FULL = ("<a>1", "<b>1", "<c>1")
+    LIMIT = 3 * (RECORD_BYTES + 4) + 8 + 1
+
+    def test_grows_within_the_limit(self, impl):
+        decoder = after(impl, Conflate(KEY), *self.FULL, "<b>" + 9 * "x", max_queue_bytes=self.LIMIT)
+        assert not decoder.blocked
+        assert decoder.notices() == []
+        assert decoder.lost == Lost(conflated=1)
+
+    def test_outgrows_the_limit(self, impl):
+        """It waits in its place, and nothing more comes in."""
+        longer = "<b>" + 10 * "x"
+        decoder = after(impl, Conflate(KEY), *self.FULL, longer, "<a>2", max_queue_bytes=self.LIMIT)
+        assert decoder.blocked
+        assert decoder.notices() == [(Notice.NO_ROOM, "b", 3, 0)]
+        assert left(decoder) == ["<a>1", longer, "<c>1"]
+        assert decoder.resume() == Status.MESSAGE
+        assert left(decoder) == ["<a>2"]
+        assert decoder.lost == Lost(conflated=1)
+
+    @pytest.mark.parametrize("otherwise", [DropOldest(), DropNewest()])
+    def test_outgrows_the_limit_and_is_lost(self, impl, otherwise):
+        """With its predecessor, that is out of date; the key goes on with the next one."""
+        name = "dropped_oldest" if otherwise == DropOldest() else "dropped_newest"
+        messages = [*self.FULL, "<b>" + 10 * "x", "<b>3", "<a>2"]
+        decoder = after(impl, Conflate(KEY, otherwise), *messages, max_queue_bytes=self.LIMIT)
+        assert decoder.lost == Lost(conflated=2, **{name: 1})
+        assert decoder.lost_by_key() == [("b", 1, 1), ("a", 0, 1)]
+        assert left(decoder) == ["<a>2", "<c>1", "<b>3"]
+        assert decoder.notices() == []
+
+    def test_outgrows_the_limit_at_the_head(self, impl):
+        messages = [*self.FULL, "<a>" + 10 * "x", "<a>3", "<b>2"]
+        decoder = after(impl, Conflate(KEY, DropNewest()), *messages, max_queue_bytes=self.LIMIT)
+        assert left(decoder) == ["<b>2", "<c>1", "<a>3"]
+
+    def test_outgrows_the_limit_and_disconnects(self, impl):
+        messages = [*self.FULL, "<b>" + 10 * "x", "<a>2"]
+        decoder = after(impl, Conflate(KEY, Disconnect(4000, "slow")), *messages, max_queue_bytes=self.LIMIT)
+        assert decoder.notices() == [(Notice.DISCONNECT, "slow", 4000, 0)]
+        assert decoder.lost == Lost(discarded=1)
+        assert left(decoder) == list(self.FULL)
+
+    def test_shrinks_beyond_the_limit(self, impl):
+        """What gets shorter always fits, and so does the only one."""
+        decoder = after(impl, Conflate(KEY), "<a>1", "<a>" + 500 * "x", "<a>" + 400 * "x", max_queue_bytes=100)
+        assert not decoder.blocked
+        decoder = after(impl, Conflate(KEY, DropNewest()), "<a>" + 500 * "x", "<a>" + 400 * "x", max_queue_bytes=100)
+        assert decoder.lost == Lost(conflated=1)
+
+    def test_others_make_room_for_what_grows(self, impl):
+        """The oldest of DropOldest and of Resync, as for a message that is new."""
+        rules = {"state": Conflate(KEY), "event": DropOldest(), "delta": Resync(KEY)}
+        messages = ["@delta <d>", "@event 1", "@state <a>", "@delta <d>", "@event 2", "@state <b>"]
+        cost = sum(len(message) + RECORD_BYTES for message in messages)
+        for growth, lost in (
+            (0, Lost(conflated=1)),
+            (RECORD_BYTES, Lost(conflated=1, resync=2)),
+            (3 * RECORD_BYTES, Lost(conflated=1, resync=2, dropped_oldest=1)),
+        ):
+            options = {"max_queue_bytes": cost + 1}
+            decoder = after(impl, Route(ROUTE_KEY, rules), *messages, "@state <a>" + growth * "x", **options)
+            assert decoder.lost == lost
+            assert not decoder.blocked
+            assert [message[:10] for message in left(decoder) if "state" in message] == ["@state <a>", "@state <b>"]
+
     def test_status(self, impl):
         """A consumer that looks at the newest is told."""
         decoder = impl.FrameDecoder("client", overflow=Conflate(KEY))
@@ -261,12 +328,14 @@ class TestConflate:
         assert decoder.blocked
         assert decoder.queued_messages == 3
         assert decoder.messages_received == 3
+        assert decoder.notices() == [(Notice.NO_ROOM, "c", 2, 0)]
         # What is left of the read waits; the message that blocked can still be conflated.
         assert decoder.pop() == "<a>1"
         assert not decoder.resumable
         assert decoder.pop() == "<b>1"
         assert decoder.resume() == Status.MESSAGE | Status.BLOCKED
         assert left(decoder) == ["<c>1", "<a>2", "<d>1"]
+        assert decoder.notices() == []  # It is told once.
 
     def test_blocked_by_one_that_is_replaced_later(self, impl):
         decoder = after(impl, Conflate(KEY), "<a>1", "<b>1", "<c>1", "<c>2", max_queue=(2, 2))
@@ -330,11 +399,13 @@ class TestResync:
         decoder = after(impl, Resync(KEY), "<a>1", "<b>1", "<c>1", max_queue=2)
         decoder.feed(texts("<a>2", "<b>2", "<a>3"))
         assert decoder.notices() == [(Notice.RESYNC, "a", 0, 0), (Notice.RESYNC, "b", 0, 0)]
+        assert decoder.given_up() == ["a", "b"]
         # Once given up, a key's messages take nobody's place, and nobody is told again.
         assert left(decoder) == ["<c>1"]
         decoder.feed(texts("<a>4"))
         assert decoder.notices() == []
         decoder.resynced("a")
+        assert decoder.given_up() == ["b"]
         decoder.feed(texts("<a>5", "<b>3", "<a>6"))
         assert left(decoder) == ["<a>5", "<a>6"]
         assert decoder.lost.resync == 7
@@ -381,6 +452,7 @@ class TestResync:
         assert left(decoder) == ["<a>1"]
         for other in (impl.FrameDecoder("client"), impl.FrameDecoder("client", overflow=DropOldest())):
             other.resynced("a")
+            assert other.given_up() == []
 
     def test_resynced_while_it_waits_for_nothing(self, impl):
         """Of several keys only the one that is named."""

@@ -95,6 +95,7 @@ def run(impl: Any, overflow: Any, limits: dict[str, Any], steps: list[Any]) -> R
         assert decoder.messages_received == len(result.got) + decoder.queued_messages + decoder.lost.total
         assert decoder.delivered == len(result.got)
 
+    given_up: set[str] = set()
     for step in steps:
         if isinstance(step, list):
             data = b""
@@ -107,7 +108,11 @@ def run(impl: Any, overflow: Any, limits: dict[str, Any], steps: list[Any]) -> R
             consume(step)
         else:
             decoder.resynced(step)
+            given_up.discard(step)
+        told = len(result.notices)
         look()
+        given_up |= {key for kind, key, *_ in result.notices[told:] if kind == Notice.RESYNC}
+        assert decoder.given_up() == sorted(given_up)
     while decoder.queued_messages:
         consume(None)
         look()
@@ -196,6 +201,33 @@ def test_conflate_without_room(impl, limits, steps, otherwise):
         assert {key: number for key, number in result.got if key} == newest
 
 
+@given(
+    sizes=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=30),
+    limit=st.integers(1, 700),
+    otherwise=st.sampled_from([Block(), DropOldest(), DropNewest()]),
+)
+def test_conflated_bytes_are_bounded(impl, sizes, limit, otherwise):
+    """However values grow: by the limit, by the only message that waits, or by reading that pauses."""
+    decoder = impl.FrameDecoder("client", overflow=Conflate(KEY, otherwise), max_queue_bytes=limit)
+    waiting: dict[str, int] = {}
+    for key, size in sizes:
+        cost, messages = decoder.queued_bytes + RECORD_BYTES * decoder.queued_messages, decoder.queued_messages
+        decoder.feed(frame(TEXT, b"<%s>" % key.encode() + b"x" * size))
+        if decoder.blocked:
+            assert otherwise == Block()
+            assert cost < limit or messages == 1
+            assert [len(message) - 3 for message in decoder.take() if message[1] == key] == [size]
+            decoder.resume()
+            waiting.clear()
+            continue
+        cost = decoder.queued_bytes + RECORD_BYTES * decoder.queued_messages
+        assert cost < limit or decoder.queued_messages == 1
+        waiting[key] = size
+    # A value that waits is the newest of its key: what is out of date isn't kept.
+    for message in decoder.take():
+        assert len(message) - 3 == waiting[message[1]]
+
+
 @given(limits=LIMITS, steps=STEPS)
 def test_resync(impl, limits, steps):
     """Between two resynchronisations, what is delivered of a key has no gap: it stops somewhere."""
@@ -281,21 +313,30 @@ OPTIONS = st.fixed_dictionaries(
         "max_fragments": st.integers(1, 4),
         "max_size": st.integers(0, 200),
         "inspect": st.builds(
-            Inspect, POINTERS, st.one_of(st.none(), KEYS), st.none() | POINTERS, st.sampled_from([None, None, "/p"])
+            Inspect,
+            POINTERS,
+            st.one_of(st.none(), KEYS),
+            st.none() | POINTERS,
+            st.sampled_from([None, None, "/p"]),
+            st.none() | st.dictionaries(st.sampled_from(["/o", "/s"]), WORDS, min_size=1),
         ),
         "exchange_time": st.builds(ExchangeTime, POINTERS, st.sampled_from(["s", "ms", "us", "ns"])),
         "replies": st.lists(
             st.builds(
                 Reply,
-                st.dictionaries(
-                    st.sampled_from(["/s", "/k", "/o", "/d/s"]),
-                    st.one_of(WORDS, st.sampled_from("12")),
-                    min_size=1,
-                    max_size=2,
+                st.one_of(
+                    st.dictionaries(
+                        st.sampled_from(["/s", "/k", "/o", "/d/s"]),
+                        st.one_of(WORDS, st.sampled_from("12")),
+                        min_size=1,
+                        max_size=2,
+                    ),
+                    st.sampled_from(["ping", "<k>", "{", "{}"]),
                 ),
                 st.just(""),
                 st.booleans(),
-            ),
+            )
+            | st.builds(Reply, st.sampled_from(["ping", "[", '{"s": "d"}']), st.none()),
             max_size=2,
         ),
         "track": KEYS,

@@ -7,6 +7,7 @@ Consumers in a process of their own measure memory, other libraries, or the plai
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import dataclasses
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ from fastws import Lost
 
 from .venue import Load
 
-__all__ = ["Market", "Outcome", "Seen", "consume", "consume_apart", "market", "p99", "rss_bytes"]
+__all__ = ["Market", "Outcome", "Seen", "SeenLog", "consume", "consume_apart", "market", "p99", "rss_bytes"]
 
 TESTS = Path(__file__).parent.parent
 _REPORT_S = 15.0
@@ -59,6 +60,35 @@ class Seen:
     slow: bool
 
 
+class SeenLog(Sequence[Seen]):
+    """What was consumed, in some 50 bytes a message: so that memory tells of the connection, not of the bench."""
+
+    def __init__(self, rows: Iterable[Seen] = ()) -> None:
+        self._streams: list[str] = []
+        self._indices: dict[str, int] = {}
+        # A column for each attribute of `Seen`.
+        self._columns = [array.array(code) for code in "ddHQQQB"]
+        for row in rows:
+            self.append(row)
+
+    def append(self, seen: Seen) -> None:
+        if seen.stream not in self._indices:
+            self._indices[seen.stream] = len(self._streams)
+            self._streams.append(seen.stream)
+        row = dataclasses.astuple(dataclasses.replace(seen, stream=self._indices[seen.stream]))
+        for column, value in zip(self._columns, row, strict=True):
+            column.append(value)
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        at, age_s, stream, n, u, pu, slow = (column[index] for column in self._columns)
+        return Seen(at, age_s, self._streams[stream], n, u, pu, bool(slow))
+
+
 @dataclasses.dataclass(slots=True)
 class Outcome:
     """What became of a connection.
@@ -74,7 +104,7 @@ class Outcome:
         rss: (seconds, resident bytes) from time to time.
     """
 
-    seen: list[Seen] = dataclasses.field(default_factory=list)
+    seen: SeenLog = dataclasses.field(default_factory=SeenLog)
     told: list[tuple[int, Any]] = dataclasses.field(default_factory=list)
     events: list[tuple[int, Any]] = dataclasses.field(default_factory=list)
     warned_s: float | None = None
@@ -285,7 +315,7 @@ def consume_apart(
         command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=load.seconds + 60
     )
     outcome = Outcome(**json.loads(done.stdout))
-    outcome.seen = [Seen(*row) for row in outcome.seen]  # type: ignore[misc]
+    outcome.seen = SeenLog(Seen(*row) for row in outcome.seen)  # type: ignore[misc]
     if outcome.stats is not None:
         outcome.stats["lost"] = Lost(**outcome.stats["lost"])
         outcome.stats = SimpleNamespace(**outcome.stats)
