@@ -17,7 +17,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-MODULES = ("_segment", "_batch", "_admission", "_decoder", "_encoder", "_iterator")
+MODULES = ("_segment", "_batch", "_admission", "_decoder", "_encoder", "_sender", "_iterator")
 
 
 def simdjson() -> Path:

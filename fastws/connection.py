@@ -150,9 +150,8 @@ class Connection(Receiving):
             deflate=self._deflate,
             **options.decoder_arguments,
         )
-        self._encoder = FrameEncoder(role, deflate=self._deflate)
         self._turn = Turn(self._decoder)
-        protocol.send_frame = self._send_frame  # type: ignore[method-assign]
+        self._start_sending(FrameEncoder(role, deflate=self._deflate))
         protocol.fail = self._fail_protocol  # type: ignore[method-assign]
         self._start_vitals(self._decoder)
         if self.transport.get_extra_info("sslcontext") is not None:

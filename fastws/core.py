@@ -17,9 +17,11 @@ __all__ = [
     "FrameDecoder",
     "FrameEncoder",
     "MessageIterator",
+    "Sender",
     "Turn",
     "apply_mask",
     "rebuild_batch",
+    "send",
 ]
 
 IMPLEMENTATION = "pure" if os.environ.get("FASTWS_PURE", "0") not in ("", "0") else "compiled"
@@ -31,6 +33,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
         from ._iterator import MessageIterator, Turn
+        from ._sender import Sender, send
     except ImportError as exc:
         raise ImportError(
             "the compiled core of fastws isn't built for this interpreter: "
@@ -38,7 +41,17 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
             "or set FASTWS_PURE=1 to run the plain-Python data plane, which is much slower"
         ) from exc
 else:
-    from .reference import Batch, FrameDecoder, FrameEncoder, MessageIterator, Turn, apply_mask, rebuild_batch
+    from .reference import (
+        Batch,
+        FrameDecoder,
+        FrameEncoder,
+        MessageIterator,
+        Sender,
+        Turn,
+        apply_mask,
+        rebuild_batch,
+        send,
+    )
 
 
 rebuild_with(rebuild_batch)

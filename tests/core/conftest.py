@@ -36,6 +36,8 @@ class Implementation:
     apply_mask: Any
     Turn: Any
     MessageIterator: Any
+    Sender: Any
+    send: Any
 
     def __str__(self) -> str:
         return self.name
@@ -49,6 +51,8 @@ HOMES = {
     "apply_mask": "_encoder",
     "Turn": "_iterator",
     "MessageIterator": "_iterator",
+    "Sender": "_sender",
+    "send": "_sender",
 }
 
 
