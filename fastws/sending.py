@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from websockets.frames import CLOSE, CTRL_OPCODES, Frame
@@ -86,7 +86,11 @@ class Sending(Vitals):
             # Each frame is to be logged: websockets does that.
             return
         kind, sock = type(self.transport), self.transport.get_extra_info("socket")
-        plain = sys.platform != "win32" and f"{kind.__module__}.{kind.__qualname__}" in _PLAIN_TRANSPORTS and sock is not None
+        plain = (
+            sys.platform != "win32"
+            and f"{kind.__module__}.{kind.__qualname__}" in _PLAIN_TRANSPORTS
+            and sock is not None
+        )
         self._sender = Sender(encoder, self.protocol, OPEN, self.transport, sock.fileno() if plain else -1)
 
     async def drain(self) -> None:
