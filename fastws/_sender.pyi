@@ -1,8 +1,9 @@
-from collections.abc import AsyncIterable, Generator, Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, final
 
 from typing_extensions import Buffer
 
+from ._coroutine import Coroutine
 from ._encoder import FrameEncoder
 
 @final
@@ -52,20 +53,8 @@ async def send(
     """
 
 @final
-class Sending:
+class Sending(Coroutine):
     """The awaitable that `send` gives out: a coroutine in all but type. Nothing is sent before it is awaited."""
 
     __name__: str
     __qualname__: str
-    def __await__(self) -> Generator[Any]: ...
-    def __iter__(self) -> Generator[Any]: ...
-    def __next__(self) -> Any: ...
-    def send(self, value: Any, /) -> Any: ...
-    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
-    def close(self) -> None: ...
-    @property
-    def cr_await(self) -> Any: ...
-    @property
-    def cr_frame(self) -> None: ...
-    @property
-    def cr_running(self) -> bool: ...

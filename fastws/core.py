@@ -21,6 +21,7 @@ __all__ = [
     "Turn",
     "apply_mask",
     "rebuild_batch",
+    "recv",
     "send",
 ]
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
         from ._iterator import MessageIterator, Turn
+        from ._receiver import recv
         from ._sender import Sender, send
     except ImportError as exc:
         raise ImportError(
@@ -50,6 +52,7 @@ else:
         Turn,
         apply_mask,
         rebuild_batch,
+        recv,
         send,
     )
 

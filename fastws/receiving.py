@@ -15,7 +15,7 @@ from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
 from websockets.frames import CloseCode, Opcode
 from websockets.typing import Data
 
-from .core import Batch, FrameDecoder, MessageIterator, Turn, rebuild_batch
+from .core import Batch, FrameDecoder, MessageIterator, Turn, rebuild_batch, recv
 from .failures import failure
 from .sending import Sending
 from .wire import Violation
@@ -60,27 +60,10 @@ class Receiving(Sending):
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
-    @overload
-    async def recv(self, decode: Literal[True]) -> str: ...
+    recv = recv
 
-    @overload
-    async def recv(self, decode: Literal[False]) -> bytes: ...
-
-    @overload
-    async def recv(self, decode: bool | None = None) -> Data: ...
-
-    async def recv(self, decode: bool | None = None) -> Data:
-        """Receive the next message, as ``websockets`` does.
-
-        Cancelling it never loses a message. Cost: no suspension while messages are queued, but for fairness.
-
-        Args:
-            decode: None gives str for text and bytes for binary messages; False always bytes; True always str.
-
-        Raises:
-            ConnectionClosed: When the connection is closed and all messages were received.
-            ConcurrencyError: If two coroutines receive concurrently.
-        """
+    async def _recv(self, decode: bool | None) -> Data:
+        """What `recv` leaves to a coroutine: all that is rare."""
         decoder, turn = self._decoder, self._turn
         if decoder is None or turn is None:
             return await super().recv(decode)

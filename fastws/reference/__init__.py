@@ -16,6 +16,7 @@ from .decoder import FrameDecoder
 from .encoder import FrameEncoder
 from .header import apply_mask
 from .iterator import MessageIterator, Turn
+from .receiver import recv
 from .sender import Sender, send
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Turn",
     "apply_mask",
     "rebuild_batch",
+    "recv",
     "send",
 ]

@@ -6,10 +6,17 @@ from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport uint64_t
 
+from ._coroutine cimport (
+    STEP_WAIT,
+    Coroutine,
+    coroutine_return,
+    coroutine_step,
+    fastws_set_code,
+    fastws_set_step,
+)
 from ._encoder cimport FrameEncoder
 from ._wire cimport BINARY, TEXT
 
@@ -33,32 +40,10 @@ cdef extern from *:
         return sent;
     }
     #endif
-    typedef int (*fastws_step)(PyObject *, PyObject *, PyObject **);
-    /* With am_send, the interpreter (3.10, 3.11, and where it asks PyIter_Send) takes a value without StopIteration. */
-    static inline void fastws_set_step(PyObject *type, fastws_step step) {
-        ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)(void (*)(void))step;
-    }
-    static inline int fastws_step_of(PyObject *iter, PyObject *value, PyObject **result) {
-        return (int)PyIter_Send(iter, value, result);
-    }
-    static inline void fastws_drop(PyObject *object) { Py_XDECREF(object); }
-    /* A macro, as the struct is declared further down. */
-    #define fastws_set_code(function, code) \\
-        do { Py_INCREF(code); Py_XSETREF(((__pyx_CyFunctionObject *)(function))->func_code, code); } while (0)
     """
     Py_ssize_t fastws_write_now(int descriptor, const char* data, size_t length) nogil
-    ctypedef int (*fastws_step)(PyObject*, PyObject*, PyObject**) except -1
-    void fastws_set_step(PyObject* type, fastws_step step)
-    int fastws_step_of(PyObject* iterator, PyObject* value, PyObject** result) except -1
-    void fastws_drop(PyObject* object)
-    void fastws_set_code(PyObject* function, PyObject* code)
-
-cdef extern from "Python.h":
-    int PyErr_WarnEx(object category, const char* message, Py_ssize_t stack_level) except -1
 
 cdef enum:
-    STEP_RETURN = 0             # PYGEN_RETURN
-    STEP_NEXT = 1               # PYGEN_NEXT
     WITH_GIL_MAX = 16 * 1024    # longest frame that is written without giving up the GIL: a few microseconds
 
 
@@ -127,133 +112,31 @@ cdef inline bint is_whole(message):
 
 
 @cython.final
-@cython.freelist(8)
-cdef class Sending:
+cdef class Sending(Coroutine):
     """The awaitable that `send` gives out: a coroutine in all but type. Nothing is sent before it is awaited."""
 
-    cdef object connection, message, text
-    cdef object waiting         # the coroutine that waits for us, where there is something to wait for
-    cdef bint begun
+    __name__ = "send"
+    __qualname__ = "Connection.send"
 
-    cdef object begin(self):
-        cdef object connection = self.connection, message = self.message, text = self.text
+    cdef int begin(self, PyObject** result) except -1:
+        cdef object connection = self.connection, message = self.argument, text = self.option
         cdef object sender = connection._sender
-        self.begun = True
-        self.connection = self.message = self.text = None
+        self.connection = self.argument = self.option = None
         if (
             sender is None
             or (<Sender?> sender).protocol.state is not (<Sender> sender).open_state
             or connection.send_in_progress is not None
             or not is_whole(message)
         ):
-            return connection._send(message, text)
-        return (<Sender> sender).put(connection, message, PyUnicode_Check(message) if text is None else text)
-
-    cdef int step(self, PyObject* value, PyObject** result) except -1:
-        cdef int status
-        if not self.begun:
-            if value != <PyObject*> None:
-                raise TypeError("can't send non-None value to a just-started coroutine")
-            self.waiting = self.begin()
-            if self.waiting is None:
-                result[0] = <PyObject*> None
-                Py_INCREF(None)
-                return STEP_RETURN
-        elif self.waiting is None:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        try:
-            status = fastws_step_of(<PyObject*> self.waiting, value, result)
-        except BaseException:
-            self.waiting = None
-            raise
-        if status == STEP_RETURN:
-            self.waiting = None
-        return status
-
-    def __await__(self):
-        if self.waiting is not None:
-            raise RuntimeError("coroutine is being awaited already")
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef PyObject* result = NULL
-        cdef object taken
-        if self.step(<PyObject*> None, &result) == STEP_RETURN:
-            # The result is None. Bare, it costs no exception.
-            fastws_drop(result)
-            raise StopIteration
-        taken = <object> result
-        fastws_drop(result)
-        return taken
-
-    def send(self, value, /):
-        """Run until the next suspension; StopIteration says that the message was sent."""
-        cdef PyObject* result = NULL
-        cdef int status = self.step(<PyObject*> value, &result)
-        cdef object taken = <object> result
-        fastws_drop(result)
-        if status == STEP_RETURN:
-            raise StopIteration
-        return taken
-
-    def throw(self, typ, val=None, tb=None, /):
-        """Raise an exception where it waits. If it wasn't begun, nothing is sent."""
-        waiting = self.waiting
-        if waiting is None:
-            if self.begun:
-                raise RuntimeError("cannot reuse already awaited coroutine")
-            self.close()
-            if isinstance(typ, BaseException):
-                raise typ
-            if val is None:
-                val = typ()
-            elif not isinstance(val, BaseException):
-                val = typ(val)
-            raise val.with_traceback(tb)
-        try:
-            return waiting.throw(typ) if val is None else waiting.throw(typ, val, tb)
-        except BaseException:
-            self.waiting = None
-            raise
-
-    def close(self):
-        """Stop waiting. If it wasn't begun, nothing is sent."""
-        self.begun = True
-        self.connection = self.message = self.text = None
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            waiting.close()
-
-    def __dealloc__(self):
-        if not self.begun:
-            PyErr_WarnEx(RuntimeWarning, "coroutine 'Connection.send' was never awaited", 1)
-
-    # What asyncio and debuggers ask a coroutine for.
-
-    __name__ = "send"
-    __qualname__ = "Connection.send"
-
-    @property
-    def cr_await(self):
-        return self.waiting
-
-    @property
-    def cr_frame(self):
-        return None
-
-    @property
-    def cr_running(self):
-        return False
+            self.waiting = connection._send(message, text)
+        else:
+            self.waiting = (<Sender> sender).put(
+                connection, message, PyUnicode_Check(message) if text is None else text
+            )
+        return coroutine_return(None, result) if self.waiting is None else STEP_WAIT
 
 
-cdef int sending_step(PyObject* sending, PyObject* value, PyObject** result) except -1:
-    return (<Sending> sending).step(value, result)
-
-
-fastws_set_step(<PyObject*> Sending, sending_step)
+fastws_set_step(<PyObject*> Sending, coroutine_step)
 
 
 def send(self, message, *, text=None):
@@ -272,8 +155,8 @@ def send(self, message, *, text=None):
     """
     cdef Sending sending = Sending.__new__(Sending)
     sending.connection = self
-    sending.message = message
-    sending.text = text
+    sending.argument = message
+    sending.option = text
     return sending
 
 

@@ -38,6 +38,7 @@ class Implementation:
     MessageIterator: Any
     Sender: Any
     send: Any
+    recv: Any
 
     def __str__(self) -> str:
         return self.name
@@ -53,6 +54,7 @@ HOMES = {
     "MessageIterator": "_iterator",
     "Sender": "_sender",
     "send": "_sender",
+    "recv": "_receiver",
 }
 
 
