@@ -1,6 +1,9 @@
 from collections.abc import Generator
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Coroutine:
     """Nothing is done before it is awaited. Subclasses say what."""
 

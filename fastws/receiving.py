@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import contextlib
 import time
 import weakref
 from collections.abc import AsyncIterator
@@ -36,7 +35,8 @@ class Receiving(Sending):
         self._consumer: weakref.ref[asyncio.Task[Any]] | None = None
 
     def _note_consumer(self) -> None:
-        task = asyncio.current_task()
+        # With the loop it costs half: to look for the running one asks the kernel for the process.
+        task = asyncio.current_task(self.loop)
         self._consumer = None if task is None else weakref.ref(task)
 
     def __aiter__(self) -> AsyncIterator[Data]:
@@ -50,8 +50,7 @@ class Receiving(Sending):
             # What overrides recv() overrides iteration, as it does with websockets.
             return super().__aiter__()
         assert self._turn is not None
-        with contextlib.suppress(RuntimeError):  # Outside of a loop nobody is stuck.
-            self._note_consumer()
+        self._note_consumer()
         return MessageIterator(self._decoder, self._turn, self._next, self._resume)
 
     async def _next(self) -> Data:
