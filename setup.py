@@ -17,7 +17,17 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-MODULES = ("_segment", "_batch", "_admission", "_decoder", "_encoder", "_iterator")
+MODULES = (
+    "_segment",
+    "_batch",
+    "_admission",
+    "_decoder",
+    "_encoder",
+    "_iterator",
+    "_coroutine",
+    "_sender",
+    "_receiver",
+)
 if sys.platform != "win32":
     MODULES += ("_pumped", "_pump")
 

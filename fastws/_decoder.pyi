@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal
 
 from typing_extensions import Buffer
 

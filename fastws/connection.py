@@ -155,14 +155,17 @@ class Connection(Receiving):
             deflate=self._deflate,
             **options.decoder_arguments,
         )
-        self._encoder = FrameEncoder(role, deflate=self._deflate)
         self._turn = Turn(self._decoder)
-        protocol.send_frame = self._send_frame  # type: ignore[method-assign]
-        protocol.fail = self._fail_protocol  # type: ignore[method-assign]
-        self._start_vitals(self._decoder)
         if isinstance(self._decoder, PumpedDecoder):
             assert pump is not None
-            self._adopt(self._decoder, pump, rest)
+            self._adopt(self._decoder, pump)
+        self._start_sending(FrameEncoder(role, deflate=self._deflate))
+        protocol.fail = self._fail_protocol  # type: ignore[method-assign]
+        self._start_vitals(self._decoder)
+        if pump is not None:
+            if rest:
+                self._step(self._decoder.feed(rest))
+            self.transport.resume_reading()
             return
         if self.transport.get_extra_info("sslcontext") is not None:
             self._decoder.honors_sizehint = True
@@ -184,8 +187,8 @@ class Connection(Receiving):
             return None
         return receive if isinstance(receive, Pump) else default_pump()
 
-    def _adopt(self, decoder: PumpedDecoder, pump: Pump, rest: bytes) -> None:
-        """Give the socket to a pump."""
+    def _adopt(self, decoder: PumpedDecoder, pump: Pump) -> None:
+        """Give the socket to a pump, which doesn't read yet."""
         decoder.keeps_pings = self.debug
         self.transport = transport = PumpTransport(self, self.transport, decoder, pump)
         transport.set_write_buffer_limits(self.write_limit_high, self.write_limit_low)
@@ -193,9 +196,6 @@ class Connection(Receiving):
         self._reads_itself = True
         self._arm = decoder.arm
         decoder.tell(self._notices)
-        if rest:
-            self._step(decoder.feed(rest))
-        transport.resume_reading()
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""

@@ -21,9 +21,12 @@ __all__ = [
     "Pump",
     "PumpSocket",
     "PumpedDecoder",
+    "Sender",
     "Turn",
     "apply_mask",
     "rebuild_batch",
+    "recv",
+    "send",
 ]
 
 IMPLEMENTATION = "pure" if os.environ.get("FASTWS_PURE", "0") not in ("", "0") else "compiled"
@@ -37,6 +40,8 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._iterator import MessageIterator, Turn
         from ._pump import Hub, Pump, PumpSocket
         from ._pumped import PumpedDecoder
+        from ._receiver import recv
+        from ._sender import Sender, send
     except ImportError as exc:
         raise ImportError(
             "the compiled core of fastws isn't built for this interpreter: "
@@ -44,8 +49,19 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
             "or set FASTWS_PURE=1 to run the plain-Python data plane, which is much slower"
         ) from exc
 else:
+    from .reference import (
+        Batch,
+        FrameDecoder,
+        FrameEncoder,
+        MessageIterator,
+        Sender,
+        Turn,
+        apply_mask,
+        rebuild_batch,
+        recv,
+        send,
+    )
     from .reference.pump import Hub, Pump, PumpedDecoder, PumpSocket
-    from .reference import Batch, FrameDecoder, FrameEncoder, MessageIterator, Turn, apply_mask, rebuild_batch
 
 
 rebuild_with(rebuild_batch)

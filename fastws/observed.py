@@ -86,10 +86,10 @@ class Observed(UpstreamConnection):
         paused_s, pause_max_s = self._pauses.read_s()
         return Stats(
             messages_in=decoder.messages_received,
-            messages_out=self._messages_out,
+            messages_out=self._messages_out + self._sent[0],
             controls_out=self._controls_out,
             bytes_in=decoder.bytes_received,
-            bytes_out=self._bytes_out,
+            bytes_out=self._bytes_out + self._sent[1],
             delivered=decoder.delivered,
             answered=decoder.answered,
             queued_messages=decoder.queued_messages,
@@ -171,6 +171,11 @@ class Observed(UpstreamConnection):
         if self.paused or (pinged_at is not None and self.loop.time() - pinged_at > _SILENCE_S):
             return "network" if info is not None and info.retransmits else "peer"
         return None
+
+    @property
+    def _sent(self) -> tuple[int, int]:
+        """Messages and bytes that ``send()`` counts by itself."""
+        return 0, 0
 
     # Events
 

@@ -144,9 +144,7 @@ class PumpTransport(asyncio.Transport):
         OSError: If there is no descriptor or thread to be had.
     """
 
-    def __init__(
-        self, connection: Connection, original: asyncio.Transport, decoder: PumpedDecoder, pump: Pump
-    ) -> None:
+    def __init__(self, connection: Connection, original: asyncio.Transport, decoder: PumpedDecoder, pump: Pump) -> None:
         super().__init__()
         self._loop = connection.loop
         self._protocol: Any = connection

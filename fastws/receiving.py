@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import contextlib
 import time
 import weakref
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
 from websockets.frames import CloseCode, Opcode
 from websockets.typing import Data
 
-from .core import Batch, FrameDecoder, MessageIterator, Turn, rebuild_batch
+from .core import Batch, FrameDecoder, MessageIterator, Turn, rebuild_batch, recv
 from .failures import failure
 from .sending import Sending
 from .wire import Violation
@@ -36,7 +35,8 @@ class Receiving(Sending):
         self._consumer: weakref.ref[asyncio.Task[Any]] | None = None
 
     def _note_consumer(self) -> None:
-        task = asyncio.current_task()
+        # With the loop it costs half: to look for the running one asks the kernel for the process.
+        task = asyncio.current_task(self.loop)
         self._consumer = None if task is None else weakref.ref(task)
 
     def __aiter__(self) -> AsyncIterator[Data]:
@@ -50,8 +50,7 @@ class Receiving(Sending):
             # What overrides recv() overrides iteration, as it does with websockets.
             return super().__aiter__()
         assert self._turn is not None
-        with contextlib.suppress(RuntimeError):  # Outside of a loop nobody is stuck.
-            self._note_consumer()
+        self._note_consumer()
         return MessageIterator(self._decoder, self._turn, self._next, self._resume)
 
     async def _next(self) -> Data:
@@ -60,27 +59,10 @@ class Receiving(Sending):
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
-    @overload
-    async def recv(self, decode: Literal[True]) -> str: ...
+    recv = recv
 
-    @overload
-    async def recv(self, decode: Literal[False]) -> bytes: ...
-
-    @overload
-    async def recv(self, decode: bool | None = None) -> Data: ...
-
-    async def recv(self, decode: bool | None = None) -> Data:
-        """Receive the next message, as ``websockets`` does.
-
-        Cancelling it never loses a message. Cost: no suspension while messages are queued, but for fairness.
-
-        Args:
-            decode: None gives str for text and bytes for binary messages; False always bytes; True always str.
-
-        Raises:
-            ConnectionClosed: When the connection is closed and all messages were received.
-            ConcurrencyError: If two coroutines receive concurrently.
-        """
+    async def _recv(self, decode: bool | None) -> Data:
+        """What `recv` leaves to a coroutine: all that is rare."""
         decoder, turn = self._decoder, self._turn
         if decoder is None or turn is None:
             return await super().recv(decode)

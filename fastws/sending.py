@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+import sys
+from collections.abc import Iterable
 from typing import Any
 
-from websockets.frames import CLOSE, CTRL_OPCODES, Frame, Opcode
+from websockets.frames import CLOSE, CTRL_OPCODES, Frame
 from websockets.protocol import OPEN
 from websockets.typing import BytesLike, DataLike
 
-from .core import FrameEncoder
+from .core import FrameEncoder, Sender, send
 from .pumping import PumpTransport
 from .vitals import Vitals
 
 __all__ = ["Sending"]
 
-_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
-_WHOLE = (str, bytes, bytearray, memoryview)  # A union would be made anew at each call.
+_PLAIN_TRANSPORTS = (
+    "asyncio.selector_events._SelectorSocketTransport",
+    "uvloop.loop.TCPTransport",
+    "uvloop.loop.UnixTransport",
+)
+"""Their ``write()`` sends the very bytes to their own socket at once, if they hold none that must go first."""
 
 
 class Sending(Vitals):
@@ -26,41 +31,22 @@ class Sending(Vitals):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._encoder: FrameEncoder | None = None
+        self._sender: Sender | None = None
 
-    async def send(
-        self,
-        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
-        *,
-        text: bool | None = None,
-    ) -> None:
-        """Send a message, as ``websockets`` does.
+    send = send
 
-        Args:
-            message: A str is sent as text, a bytes-like object as binary; an iterable or asynchronous iterable
-                of either as a fragmented message.
-            text: True sends bytes as text, False sends str as binary.
+    @property
+    def _sent(self) -> tuple[int, int]:
+        return (0, 0) if self._sender is None else (self._sender.messages, self._sender.nbytes)
 
-        Raises:
-            ConnectionClosed: When the connection is closed.
-            TypeError: If ``message`` doesn't have a supported type.
-        """
-        if (
-            self._encoder is None
-            or self.send_in_progress is not None
-            or self.protocol.state is not OPEN
-            or self.debug
-            or not isinstance(message, _WHOLE)
-        ):
-            await super().send(message, text=text)
-            return
-        is_text = isinstance(message, str) if text is None else text
-        frame = self._encoder.encode(_TEXT if is_text else _BINARY, message)
+    async def _send(self, message: Any, text: bool | None) -> None:
+        """What `send` leaves to ``websockets``: fragments, waiting for another message's, connections not open."""
+        await super().send(message, text=text)
+
+    async def _drain_sent(self) -> None:
+        """`send` has written, and the transport's buffer is full, or the transport is closing."""
         try:
-            self.transport.write(frame)
-            self._messages_out += 1
-            self._bytes_out += len(frame)
-            if self.paused or self.transport.is_closing():
-                await self.drain()
+            await self.drain()
         except Exception as exc:
             await self._write_failed(exc)
 
@@ -92,6 +78,21 @@ class Sending(Vitals):
                 self._messages_out += len(messages)
                 self._bytes_out += len(frames)
                 self.protocol.writes.append(frames)
+
+    def _start_sending(self, encoder: FrameEncoder) -> None:
+        """The connection is open, and the core makes its frames."""
+        self._encoder = encoder
+        self.protocol.send_frame = self._send_frame  # type: ignore[method-assign]
+        if self.debug:
+            # Each frame is to be logged: websockets does that.
+            return
+        kind, sock = type(self.transport), self.transport.get_extra_info("socket")
+        plain = (
+            sys.platform != "win32"
+            and f"{kind.__module__}.{kind.__qualname__}" in _PLAIN_TRANSPORTS
+            and sock is not None
+        )
+        self._sender = Sender(encoder, self.protocol, OPEN, self.transport, sock.fileno() if plain else -1)
 
     async def drain(self) -> None:
         """Wait until the peer has read enough; in a closing handshake no longer than ``close_timeout``."""

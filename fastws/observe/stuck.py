@@ -140,9 +140,11 @@ def where_task(task: asyncio.Task[Any]) -> Where:
     awaited: Any = task.get_coro()
     while awaited is not None and len(frames) < 1000:
         for frame_name, next_name in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
-            frame = getattr(awaited, frame_name, None)
-            if frame is not None:
-                frames.append((frame, frame.f_lineno))
+            if hasattr(awaited, frame_name):
+                # A compiled coroutine has no frame, but may wait for one that has.
+                frame = getattr(awaited, frame_name)
+                if frame is not None:
+                    frames.append((frame, frame.f_lineno))
                 awaited = getattr(awaited, next_name)
                 break
         else:

@@ -18,7 +18,6 @@ from libc.string cimport memcpy
 
 from ._header cimport header_format, header_size
 from ._inflate cimport (
-    Deflater,
     deflater_begin,
     deflater_bound,
     deflater_close,
@@ -61,14 +60,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-cdef struct Source:
-    const uint8_t* data
-    size_t length
-    bint text
-    bint lent               # buffer must be released
-    Py_buffer buffer
-
-
 cdef int source_open(Source* source, object data) except -1:
     """Borrow the bytes of a str or bytes-like object, without a copy where they are contiguous."""
     cdef Py_ssize_t length
@@ -109,12 +100,6 @@ cdef class FrameEncoder:
         ValueError: If role is neither.
     """
 
-    cdef bint masked
-    cdef bint deflate
-    cdef Deflater deflater
-    cdef uint8_t* scratch
-    cdef size_t scratch_size
-
     def __init__(self, role, *, deflate=None):
         if role not in ("client", "server"):
             raise ValueError(f"role is {role!r}, must be 'client' or 'server'")
@@ -145,6 +130,9 @@ cdef class FrameEncoder:
             TypeError: If data is neither str nor bytes-like.
             UnicodeEncodeError: If a str has lone surrogates.
         """
+        return self.frame(opcode, data, fin)
+
+    cdef bytes frame(self, int opcode, object data, bint fin):
         cdef Source source
         cdef bytes frame
         cdef size_t size

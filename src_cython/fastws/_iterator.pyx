@@ -73,18 +73,6 @@ cdef class Turn:
         busy: Whether a coroutine is receiving; others must not. Set by the connection, respected by the iterator.
     """
 
-    cdef bint is_busy           # another coroutine is receiving
-    cdef Histogram waits, processings
-    cdef int64_t handed_ns      # of the last look while the consumer has been at work; 0: it waits
-    cdef uint64_t handed        # messages of the last batch; 0: single ones
-    cdef FrameDecoder decoder
-    cdef uint64_t max_messages
-    cdef int64_t max_ns
-    cdef uint64_t left          # messages in this turn
-    cdef uint64_t until_clock   # messages until the clock is read
-    cdef uint64_t clock_every
-    cdef int64_t ends_ns        # 0: the turn's first message wasn't handed out yet
-
     def __init__(self, FrameDecoder decoder not None, *, max_messages=1024, max_ns=5_000_000):
         self.decoder = decoder
         self.max_messages = max_messages
@@ -104,7 +92,7 @@ cdef class Turn:
         histogram_close(&self.waits)
         histogram_close(&self.processings)
 
-    cdef inline bint count(self, uint64_t messages) noexcept:
+    cdef bint count(self, uint64_t messages) noexcept:
         if self.left < messages:
             self.left = 0
             self.stop()
@@ -232,7 +220,7 @@ cdef class Message:
                 else:
                     message = self.decoder.pop_message(None)
                 if message is not None:
-                    if (self.decoder.blocked or self.decoder.latch != NULL) and self.decoder.can_resume():
+                    if (self.decoder.latch != NULL or self.decoder.blocked) and self.decoder.can_resume():
                         self.resume()
                     result[0] = <PyObject*> message
                     Py_INCREF(message)

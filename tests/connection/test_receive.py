@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import pytest
 import websockets
@@ -501,3 +502,99 @@ async def test_exceptions_are_those_of_websockets(side):
         assert info.value.rcvd == websockets.frames.Close(3001, "over")
         assert info.value.sent == websockets.frames.Close(3001, "over")
         assert info.value.rcvd_then_sent is True
+
+
+# recv() as a coroutine
+
+
+@on_asyncio
+async def test_recv_looks_like_a_coroutine():
+    async with against_peer() as (ws, peer):
+        for function in (ws.recv, type(ws).recv):
+            assert inspect.iscoroutinefunction(function)
+            assert asyncio.iscoroutinefunction(function)
+        assert list(inspect.signature(ws.recv).parameters) == ["decode"]
+        receiving = ws.recv()
+        assert asyncio.iscoroutine(receiving)
+        assert inspect.isawaitable(receiving)
+        receiving.close()
+        with pytest.warns(RuntimeWarning, match=r"coroutine 'Connection\.recv' was never awaited"):
+            ws.recv()
+        await peer.send(TEXT, b"still there")
+        assert await ws.recv() == "still there"
+
+
+@over_loops
+async def test_ways_to_await_recv(side):
+    """With messages there and without, none is lost, and their order is that of the calls."""
+    async with against_peer(side) as (ws, peer):
+        for queued in (True, False):
+            for number, wait in enumerate((asyncio.create_task, asyncio.shield, lambda c: asyncio.wait_for(c, 10))):
+                message = f"{queued} {number}".encode()
+                if queued:
+                    await peer.send(TEXT, message)
+                    await peer.through()
+                    assert await wait(ws.recv(decode=False)) == message
+                else:
+                    receiving = asyncio.ensure_future(wait(ws.recv()))
+                    await asyncio.sleep(0.001)
+                    await peer.send(TEXT, message)
+                    assert await receiving == message.decode()
+
+
+@over_loops
+async def test_recv_awaited_twice(side):
+    async with against_peer(side) as (ws, peer):
+        receiving = ws.recv()
+        task = asyncio.create_task(receiving)
+        await asyncio.sleep(0)
+        assert receiving.cr_await is not None
+        with pytest.raises(RuntimeError, match="being awaited already"):
+            await receiving
+        with pytest.raises(ConcurrencyError):
+            await ws.recv()
+        await peer.send(TEXT, b"one")
+        assert await task == "one"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await receiving
+
+
+@over_loops
+@pytest.mark.parametrize("when", ["at once", "waiting", "woken"])
+async def test_recv_cancelled(side, when):
+    """Before it is begun, while it waits, and after it was woken for a message: the message is the next one's."""
+    async with against_peer(side) as (ws, peer):
+        task = asyncio.create_task(ws.recv())
+        if when != "at once":
+            await asyncio.sleep(0)
+        if when == "woken":
+            ws._step(ws._decoder.feed(peer.frame(TEXT, b"kept")))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if when != "woken":
+            await peer.send(TEXT, b"kept")
+        assert await asyncio.wait_for(ws.recv(), 10) == "kept"
+
+
+@over_loops
+@pytest.mark.parametrize("decode", [None, True, False])
+async def test_recv_woken_by_a_part(side, decode):
+    """The first bytes wake nobody for good: it waits on for the rest, and for the last fragment."""
+    async with against_peer(side) as (ws, peer):
+        task = asyncio.create_task(ws.recv(decode))
+        whole = peer.frame(TEXT, b"frag", fin=False) + peer.frame(CONT, b"ments")
+        for place in range(len(whole)):
+            peer.write(whole[place : place + 1])
+            await asyncio.sleep(0.001)
+        assert await task == (b"fragments" if decode is False else "fragments")
+
+
+@over_loops
+async def test_recv_that_waits_when_the_peer_vanishes(side):
+    async with against_peer(side) as (ws, peer):
+        task = asyncio.create_task(ws.recv())
+        await asyncio.sleep(0)
+        peer.vanish()
+        with pytest.raises(ConnectionClosedError):
+            await asyncio.wait_for(task, 5)

@@ -374,19 +374,183 @@ async def test_broadcast_that_cannot_write(caplog, monkeypatch):
             assert isinstance(info.value.exceptions[0].__cause__, OSError)
 
 
-@on_asyncio
-async def test_write_that_fails(side, monkeypatch):
-    async with against_peer(side) as (ws, _):
+@over_loops
+async def test_write_that_fails(side):
+    async with against_peer(side) as (ws, peer):
+        ws.transport.write_eof()
+        assert await peer.reader.read() == b""
+        with pytest.raises(ConnectionClosedError) as info:
+            await ws.send("x")
+        assert isinstance(info.value.__cause__, RuntimeError)
+        assert "after write_eof" in str(info.value.__cause__)
+        assert ws.close_code == 1006
 
-        def broken(data):
-            raise OSError("no more")
+
+# Straight to the socket
+
+
+@over_loops
+async def test_order_of_all_that_sends(side, link):
+    """Control frames, batches and fragments go through the transport, whole messages past it when it is empty."""
+    async with against_peer(side, link) as (ws, peer):
+        expected = []
+        for round_ in range(50):
+            payload = bytes([round_]) * (1 + 5000 * (round_ % 7))
+            await ws.send(payload)
+            await ws.ping(b"%d" % round_)
+            await ws.send_batch([payload, "batch"])
+            await ws.send(["fragment"])
+            await ws.send("text")
+            expected += [(BINARY, True, payload), (PING, True, b"%d" % round_), (BINARY, True, payload)]
+            expected += [(TEXT, True, b"batch"), (TEXT, False, b"fragment"), (CONT, True, b""), (TEXT, True, b"text")]
+            if round_ % 10 == 9:
+                assert [await peer.read() for _ in expected] == expected
+                expected.clear()
+
+
+@over_loops
+async def test_order_while_the_peer_does_not_read(side):
+    """A frame that the socket takes in part: the rest, and what follows, is the transport's until that is gone."""
+    async with against_peer(side, write_limit=10_000_000) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        sent = 0
+        while not ws.transport.get_write_buffer_size() or sent % 100:
+            await ws.send(b"%d " % sent * 3000)
+            sent += 1
+        peer.reader._transport.resume_reading()
+        for number in range(sent):
+            assert (await peer.read())[2] == b"%d " % number * 3000
+        await until(lambda: not ws.transport.get_write_buffer_size())
+        await ws.send("last")
+        assert await peer.read() == (TEXT, True, b"last")
+
+
+@over_loops
+async def test_close_while_much_is_unsent(side):
+    """The close frame comes behind all messages."""
+    async with against_peer(side, write_limit=10_000_000) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        sent = 0
+        while not ws.transport.get_write_buffer_size():
+            await ws.send(b"x" * 50_000)
+            sent += 1
+        closing = asyncio.create_task(ws.close())
+        await asyncio.sleep(0)
+        peer.reader._transport.resume_reading()
+        for _ in range(sent):
+            assert (await peer.read())[0] == BINARY
+        assert await peer.expect_close() == (1000, "")
+        await peer.send(0x8, b"\x03\xe8")
+        await peer.end()
+        await closing
+
+
+@over_loops
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_after_the_transport_was_closed(side, how):
+    """Its descriptor may be somebody else's by then: nothing is written to it."""
+    async with against_peer(side) as (ws, _):
+        getattr(ws.transport, how)()
+        # uvloop has closed it, so one of these has its number; asyncio will.
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            await asyncio.gather(*(ws.send("stray") for _ in range(5)), return_exceptions=True)
+            for sock in (ours, theirs):
+                sock.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(100)
+        with pytest.raises(ConnectionClosedError):
+            await ws.send("x")
+
+
+@over_loops
+async def test_transports_that_are_not_plain(link):
+    """TLS, a transport of somebody else's and a subclass are given every byte."""
+    async with against_peer("client", link) as (ws, _):
+        plain = link is PLAIN
+        assert type(ws.transport).__name__ in ("_SelectorSocketTransport", "TCPTransport") or not plain
+        writes = []
+
+        class Spy(type(ws.transport) if "asyncio" in type(ws.transport).__module__ else object):
+            def __init__(self, transport):
+                self.transport = transport
+
+            def __getattribute__(self, name):
+                transport = object.__getattribute__(self, "transport")
+                if name == "write":
+                    return lambda data: (writes.append(len(data)), transport.write(data))
+                return getattr(transport, name)
+
+        ws.transport = Spy(ws.transport)
+        ws._start_sending(ws._encoder)
+        await ws.send("x" * 10)
+        assert writes == [16]
+        ws.transport = object.__getattribute__(ws.transport, "transport")
+
+
+# An overridden send
+
+
+class Shouting(fastws.ClientConnection):
+    """Sends in capitals."""
+
+    async def send(self, message, *, text=None):
+        await super().send(message.upper() if isinstance(message, str) else message, text=text)
+
+
+@over_loops
+async def test_overridden():
+    async with pair(client={"create_connection": Shouting}) as (client, server):
+        await client.send("loud")
+        await client.send(b"raw", text=True)
+        assert [await server.recv(), await server.recv()] == ["LOUD", "raw"]
+
+
+@on_asyncio
+async def test_replaced_in_one_connection(monkeypatch):
+    async with pair() as (client, server):
+        sent = []
+
+        async def recording(message, **options):
+            sent.append(message)
+            await fastws.ClientConnection.send(client, message, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ws.transport, "write", broken)
-            with pytest.raises(ConnectionClosedError) as info:
-                await ws.send("x")
-        assert str(info.value.__cause__) == "no more"
-        assert ws.close_code == 1006
+            patch.setattr(client, "send", recording)
+            await client.send("one")
+        await client.send("two")
+        assert [await server.recv(), await server.recv()] == ["one", "two"]
+        assert sent == ["one"]
+
+
+@over_loops
+async def test_cancelled_while_it_waits(side):
+    """The message was handed over: cancelling stops the waiting only."""
+    async with against_peer(side, write_limit=1000) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        sent = 0
+        while not ws.paused:
+            sending = asyncio.ensure_future(ws.send(b"x" * 100_000))
+            sent += 1
+            await asyncio.sleep(0)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        peer.reader._transport.resume_reading()
+        for _ in range(sent):
+            assert (await peer.read())[2] == b"x" * 100_000
+        await ws.send("goes on")
+        assert await peer.read() == (TEXT, True, b"goes on")
+
+
+@over_loops
+async def test_tasks_send_at_once(side):
+    """Each message whole, and in the order of the tasks."""
+    async with against_peer(side, write_limit=1000) as (ws, peer):
+        payloads = [bytes([number]) * 10_000 for number in range(200)]
+        sending = asyncio.gather(*(ws.send(payload) for payload in payloads))
+        assert [(await peer.read())[2] for _ in payloads] == payloads
+        await sending
 
 
 @on_asyncio

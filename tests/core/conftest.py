@@ -36,6 +36,9 @@ class Implementation:
     apply_mask: Any
     Turn: Any
     MessageIterator: Any
+    Sender: Any
+    send: Any
+    recv: Any
 
     def __str__(self) -> str:
         return self.name
@@ -49,6 +52,9 @@ HOMES = {
     "apply_mask": "_encoder",
     "Turn": "_iterator",
     "MessageIterator": "_iterator",
+    "Sender": "_sender",
+    "send": "_sender",
+    "recv": "_receiver",
 }
 
 

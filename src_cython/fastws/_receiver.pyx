@@ -1,0 +1,146 @@
+"""``recv()`` without a coroutine in Python: the message, or a future that is resolved when there may be one."""
+
+cimport cython
+
+from cpython.object cimport PyObject
+
+from ._batch cimport make_object
+from ._coroutine cimport (
+    STEP_RETURN,
+    STEP_WAIT,
+    Coroutine,
+    coroutine_return,
+    coroutine_step,
+    fastws_set_code,
+    fastws_set_step,
+)
+from ._decoder cimport FrameDecoder
+from ._inbox cimport (
+    FLAG_WHOLE,
+    Record,
+    inbox_drop_head,
+    inbox_frames,
+    inbox_head,
+)
+from ._iterator cimport Turn
+
+import inspect
+
+
+@cython.final
+cdef class Receiving(Coroutine):
+    """The awaitable that `recv` gives out: a coroutine in all but type. It takes no message before it is awaited.
+
+    While it waits for a future of its own, ``option`` is that; what is rare is left to the connection's ``_recv()``.
+    """
+
+    __name__ = "recv"
+    __qualname__ = "Connection.recv"
+
+    cdef int begin(self, PyObject** result) except -1:
+        cdef object connection = self.connection, turn = connection._turn
+        cdef FrameDecoder decoder
+        if turn is not None and not (<Turn?> turn).is_busy:
+            decoder = (<Turn> turn).decoder
+            if decoder.latch != NULL:
+                # A pump fills the queue: to wait takes more than a look at it.
+                if decoder.ready() and not (<Turn> turn).count(1):
+                    return self.take(decoder, result)
+            elif decoder.inbox.messages:
+                if not (<Turn> turn).count(1):
+                    return self.take(decoder, result)
+            elif not decoder.blocked and not inbox_frames(&decoder.inbox) and not connection._lost:
+                (<Turn> turn).stop()
+                (<Turn> turn).is_busy = True
+                decoder.want_message = True
+                connection._note_consumer()
+                self.option = connection._waiter = connection.loop.create_future()
+                self.waiting = iter(self.option)
+                return STEP_WAIT
+        return self.leave()
+
+    cdef int woken(self, PyObject** result) except -1:
+        cdef object connection
+        cdef Turn turn
+        if self.option is None:
+            return STEP_RETURN
+        connection, turn = self.connection, self.connection._turn
+        self.abandoned()
+        if not turn.decoder.inbox.messages:
+            return self.leave()
+        turn.begin()
+        if turn.decoder.inbox.messages > 1 and not connection._watched:
+            connection._watch()
+        if turn.count(1):
+            return self.leave()
+        return self.take(turn.decoder, result)
+
+    cdef void abandoned(self):
+        """The future is resolved, or not waited for any more."""
+        cdef Turn turn
+        if self.option is not None:
+            self.option = None
+            turn = self.connection._turn
+            self.connection._waiter = None
+            self.connection._burst = 0
+            turn.decoder.want = False
+            turn.is_busy = False
+
+    cdef int leave(self) except -1:
+        self.waiting = self.connection._recv(self.argument)
+        return STEP_WAIT
+
+    cdef int take(self, FrameDecoder decoder, PyObject** result) except -1:
+        cdef object message
+        cdef Record* record
+        if (
+            self.argument is None
+            and decoder.latch == NULL
+            and inbox_head(&decoder.inbox).flags & FLAG_WHOLE == FLAG_WHOLE
+            and not decoder.decoding
+            and not decoder.admits
+        ):
+            record = inbox_head(&decoder.inbox)
+            message = make_object(record.data, record.length, record.flags)
+            inbox_drop_head(&decoder.inbox)
+        else:
+            try:
+                message = decoder.pop_message(self.argument)
+            except UnicodeDecodeError as exc:
+                self.waiting = self.connection._undecodable(exc)
+                return STEP_WAIT
+            if message is None:
+                self.connection._violated(decoder)
+                return self.leave()
+        if (decoder.latch != NULL or decoder.blocked) and decoder.can_resume():
+            self.connection._resume()
+        self.connection = None
+        return coroutine_return(message, result)
+
+
+fastws_set_step(<PyObject*> Receiving, coroutine_step)
+
+
+def recv(self, decode=None):
+    """Receive the next message, as ``websockets`` does.
+
+    Cancelling it never loses a message. Cost: no suspension while messages are queued, but for fairness.
+
+    Args:
+        decode: None gives str for text and bytes for binary messages; False always bytes; True always str.
+
+    Raises:
+        ConnectionClosed: When the connection is closed and all messages were received.
+        ConcurrencyError: If two coroutines receive concurrently.
+    """
+    cdef Receiving receiving = Receiving.__new__(Receiving)
+    receiving.connection = self
+    receiving.argument = decode
+    return receiving
+
+
+# Calling it gives a coroutine: what asks a function for that, looks at the flags of its code.
+_code = recv.__code__.replace(co_flags=recv.__code__.co_flags | inspect.CO_COROUTINE)
+fastws_set_code(<PyObject*> recv, <PyObject*> _code)
+recv.__qualname__ = "Connection.recv"
+del _code
