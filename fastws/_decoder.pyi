@@ -1,13 +1,14 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from ._batch import Batch
 from .deflate import Deflate
 from .overflow import ExchangeTime, Inspect, Key, Lost, Policy, Reply
 from .wire import Status
 
+@disjoint_base
 class FrameDecoder:
     """Bytes in; messages, batches and control frames out (RFC 6455 section 5 and 6.2, RFC 7692). Knows no socket.
 

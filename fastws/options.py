@@ -35,8 +35,8 @@ class Options:
         replies: Automatic answers.
         heartbeat: A heartbeat made of messages.
         receive: Who reads the socket: "loop", the event loop; "thread", a native thread that needs no GIL, so that the
-            connection lives while the loop is blocked; or a `Pump`, a thread of one's own. The default is "loop", or what
-            the environment says in ``FASTWS_RECEIVE``.
+            connection lives while the loop is blocked; or a `Pump`, a thread of one's own. The default is "loop", or
+            what the environment says in ``FASTWS_RECEIVE``.
         on_close: What happens to messages that wait when the connection ends: "drain" delivers them first, "raise"
             discards them and raises at once.
         stale_after: Seconds of silence after which a `Stale` event comes, or a `Staleness`.

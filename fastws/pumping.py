@@ -1,7 +1,7 @@
 """``receive="thread"``: a transport whose socket belongs to a `Pump`, a native thread.
 
-The opening handshake is over when the pump gets its copy of the descriptor. The transport of the event loop stays, paused,
-until the end: it keeps what belongs to it (its place in a server, its extra information) and closes last.
+The opening handshake is over when the pump gets its copy of the descriptor. The transport of the event loop stays,
+paused, until the end: it keeps what belongs to it (its place in a server, its extra information) and closes last.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ ROOMS = {
     "core": r"core",
     "batches": r"columns",
     "options": r"options",
-    "connection": r"connection|observed|vitals|receiving|sending",
+    "connection": r"connection|observed|vitals|receiving|sending|pumping",
     # Not among the batches: they receive, on the loop.
     "workers": r"workers|backlog|crews",
     "endpoints": r"client|server|router|sync(\..*)?",
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reference": {"vocabulary"},
     "core": {"vocabulary", "compiled", "reference"},
     "batches": _DATA,
-    "options": {"vocabulary", "observe"},
+    "options": {"vocabulary", "core", "observe"},
     "connection": _DATA | {"helpers", "observe", "options", "batches"},
     "workers": {"vocabulary", "connection"},
     "endpoints": _CONNECTED,

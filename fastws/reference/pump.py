@@ -1,4 +1,4 @@
-"""Receive threads exist in the compiled core only: what they are for, receiving without the GIL, isn't to be had in Python."""
+"""Receive threads are in the compiled core only: what they are for, receiving without the GIL, Python can't do."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ The kernel writes into a segment, messages stay where they were written, and the
 there. Nothing here makes a Python object until a consumer asks for one; decoding a large chunk needs no GIL.
 """
 
-cimport cython
-
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBuffer_FillInfo,
@@ -83,7 +81,7 @@ from ._inflate cimport (
     inflater_run,
     inflater_settle,
 )
-from ._latch cimport Guard, Latch
+from ._latch cimport Guard
 from ._mask cimport mask_into
 from ._segment cimport (
     Segment,
@@ -1191,7 +1189,8 @@ cdef class FrameDecoder:
         while position < self.control_size:
             control = self.control + position
             memcpy(&received_ns, control + 2, sizeof(int64_t))
-            frames.append((control[0], PyBytes_FromStringAndSize(<char*> control + CONTROL_HEAD, control[1]), received_ns))
+            payload = PyBytes_FromStringAndSize(<char*> control + CONTROL_HEAD, control[1])
+            frames.append((control[0], payload, received_ns))
             position += CONTROL_HEAD + control[1]
         self.control_size = 0
         if self.control_capacity > 4096:
@@ -1216,7 +1215,8 @@ cdef class FrameDecoder:
 
     def given_up(self):
         """Keys that the policy `Resync` has given up, in alphabetical order."""
-        self.check_idle()
+        cdef Guard guard
+        guard.enter(self.latch, self.decoding)
         return self.gate.given_up()
 
     def resynced(self, key):
@@ -1390,9 +1390,11 @@ cdef class FrameDecoder:
     def delivered(self):
         """Messages that a consumer took."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
-        cdef uint64_t count = self.inbox.messages_in - self.inbox.messages - self.inbox.held_messages - self.gate.admission.answered
+        cdef uint64_t count
         cdef int i
+        guard.enter(self.latch, self.decoding)
+        inbox_recount(&self.inbox)
+        count = self.inbox.messages_in - self.inbox.messages - self.inbox.held_messages - self.gate.admission.answered
         for i in range(LOSSES):
             count -= self.gate.admission.lost[i]
         return count

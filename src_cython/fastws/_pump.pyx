@@ -8,7 +8,6 @@ import sys
 import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t
 from libcpp.memory cimport make_shared, shared_ptr
@@ -55,7 +54,9 @@ cdef extern from *:
         for (auto *line : lines) handles.push_back(line->handle);
         return lines.size();
     }
-    static inline size_t fastws_take(fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what) {
+    static inline size_t fastws_take(
+        fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what
+    ) {
         std::vector<fastws::Reports::Entry> entries;
         reports->take(entries);
         for (auto &entry : entries) {

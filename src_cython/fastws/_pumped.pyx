@@ -12,7 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
@@ -21,7 +21,6 @@ from ._decoder cimport CONTROL_HEAD, FrameDecoder
 from ._header cimport header_format
 from ._inbox cimport (
     FLAG_TEXT,
-    FLAG_WHOLE,
     Record,
     inbox_clear,
     inbox_frames,
@@ -38,7 +37,6 @@ from ._wire cimport (
     PONG,
     STATUS_BLOCKED,
     STATUS_CONTROL,
-    STATUS_MESSAGE,
     STATUS_NOTICE,
     STATUS_VIOLATION,
 )
@@ -356,7 +354,6 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef object pop_message(self, object decode):
         cdef Record* record
         cdef object message
-        cdef Guard guard
         if self.run_at == self.run_end:
             self.fetch()
             if self.run_end == 0:
@@ -538,7 +535,8 @@ cdef class PumpedDecoder(FrameDecoder):
             while position < size:
                 frame = control + position
                 memcpy(&received_ns, frame + 2, sizeof(int64_t))
-                frames.append((frame[0], PyBytes_FromStringAndSize(<char*> frame + CONTROL_HEAD, frame[1]), received_ns))
+                payload = PyBytes_FromStringAndSize(<char*> frame + CONTROL_HEAD, frame[1])
+                frames.append((frame[0], payload, received_ns))
                 position += CONTROL_HEAD + frame[1]
         finally:
             free(control)
@@ -623,7 +621,7 @@ cdef class PumpedDecoder(FrameDecoder):
 
     @property
     def pause(self):
-        """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, nanoseconds of the longest)."""
+        """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, those of the longest)."""
         cdef Guard guard
         cdef int64_t running_ns = 0
         guard.enter(self.latch, False)

@@ -1,0 +1,86 @@
+from typing import final
+
+from websockets.typing import BytesLike
+
+from ._pumped import PumpedDecoder
+
+@final
+class Hub:
+    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets."""
+
+    def __init__(self) -> None: ...
+    def fileno(self) -> int:
+        """Readable when there is something to `take`."""
+    def take(self) -> list[tuple[PumpSocket, int]]:
+        """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
+
+@final
+class PumpSocket:
+    """A socket that a pump owns."""
+
+    @property
+    def pump(self) -> Pump: ...
+    @property
+    def decoder(self) -> PumpedDecoder: ...
+    def write(self, data: BytesLike, /) -> bool:
+        """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Returns:
+            Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
+            written any more is the end of the socket: REPORT_GONE.
+        """
+    def stop_answers(self) -> None:
+        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+    def end(self) -> None:
+        """Nothing more is written: shut the sending side down when all is sent."""
+    def set_limits(self, high: int, low: int, /) -> None:
+        """Bytes that wait: more than high pause writing, low or fewer let it go on."""
+    def pause(self, paused: bool, /) -> None:
+        """Whether reading shall rest."""
+    def close(self) -> None:
+        """Close it when all is sent; nothing is read any more."""
+    def abort(self) -> None:
+        """Close it now. In a forked child: its own descriptor only."""
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the socket hasn't taken."""
+    @property
+    def error(self) -> int:
+        """errno of what ended it, or 0."""
+
+@final
+class Pump:
+    """A native thread that reads many connections without the GIL.
+
+    It starts with its first connection and ends with its last one. By default, all connections of a process share one.
+
+    Args:
+        name: Of the thread, for tools; the system may cut it (Linux: 15 bytes).
+        cpu: Number of the CPU that it shall stay on; None leaves that to the system. Linux only.
+
+    Raises:
+        ValueError: If there is no such CPU for this process.
+        NotImplementedError: If the system can't pin threads.
+    """
+
+    def __init__(self, *, name: str = ..., cpu: int | None = None) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def cpu(self) -> int | None: ...
+    @property
+    def connections(self) -> int:
+        """Connections that it reads."""
+    @property
+    def running(self) -> bool:
+        """Whether its thread runs."""
+    def adopt(self, fd: int, decoder: PumpedDecoder, hub: Hub | None = None, /) -> PumpSocket:
+        """Read a copy of a socket's descriptor into ``decoder``, after ``pause(False)``. Nobody else may read it.
+
+        Raises:
+            OSError: If the descriptor can't be copied, or no thread be started.
+        """
+    def purge(self) -> None:
+        """Let go of sockets that are closed."""
+    def stop(self) -> None:
+        """End the thread, whatever is open; for the end of the process."""

@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from typing import Any, final
+
+from ._decoder import FrameDecoder
+
+@final
+class PumpedDecoder(FrameDecoder):
+    """A `FrameDecoder` between a `fastws.Pump`, which reads the socket in a native thread, and Python.
+
+    Arguments, methods and attributes are those of `FrameDecoder`; memory for reads is lent to nobody, so
+    ``get_buffer`` and ``buffer_updated`` aren't for use. Any thread may consume, one at a time.
+    """
+
+    keeps_pings: bool
+    """Whether `timed_controls` tells of pings that were answered."""
+    def tell(self, on_notices: Callable[[Any], object] | None) -> None:
+        """Call ``on_notices(decoder)`` ahead of messages that are taken in this thread, when there are `notices`."""
+    def step_status(self) -> int:
+        """A `Status` of what is to be looked at now."""
+    def arm(self) -> None:
+        """Report the next change of the queue to the loop, once. Look at the queue after it, then wait."""
+    def wait(self, timeout_s: float | None = None, /) -> bool:
+        """Wait without the GIL until a complete message is queued, or until nothing more will come.
+
+        Args:
+            timeout_s: Seconds; None is no limit.
+
+        Returns:
+            Whether one of both is so; False after the timeout.
+        """
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come: the socket is closed."""
+    @property
+    def pings(self) -> tuple[int, int]:
+        """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""
+    @property
+    def pause(self) -> tuple[int, bool, int, int]:
+        """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, those of the longest)."""
