@@ -1,6 +1,6 @@
 from typing import final
 
-from websockets.typing import BytesLike
+from typing_extensions import Buffer
 
 from ._pumped import PumpedDecoder
 
@@ -22,7 +22,7 @@ class PumpSocket:
     def pump(self) -> Pump: ...
     @property
     def decoder(self) -> PumpedDecoder: ...
-    def write(self, data: BytesLike, /) -> bool:
+    def write(self, data: Buffer, /) -> bool:
         """Send whole frames: at once what the socket takes, the rest when it does.
 
         Returns:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,12 +20,12 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CLOSE, PING, PONG, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, CLOSED, CLOSING, OPEN, SERVER
 
+from .blocking import Blocking
 from .core import FrameDecoder, FrameEncoder, Pump, PumpedDecoder, Turn
 from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
 from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
-from .receiving import Receiving
 from .wire import Status, Violation
 
 __all__ = ["Connection"]
@@ -58,7 +59,7 @@ class _Receiver(asyncio.BufferedProtocol):
         self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
 
 
-class Connection(Receiving):
+class Connection(Blocking):
     """What client and server connections have in common.
 
     Don't use it directly: `ClientConnection` and `ServerConnection` are subclasses of this class and of those of
@@ -179,7 +180,7 @@ class Connection(Receiving):
 
     def _pump(self) -> Pump | None:
         """The thread that is to receive; None is the event loop."""
-        receive = self._options.receive
+        receive = self._options.receiver
         if receive == "loop":
             return None
         if (reason := pumpable(self.transport)) is not None:
@@ -195,7 +196,9 @@ class Connection(Receiving):
         self._pauses = PumpPauses(decoder)
         self._reads_itself = True
         self._arm = decoder.arm
-        decoder.tell(self._notices)
+        # The pump keeps the decoder until the socket is closed, which must not keep a connection that nobody else does.
+        notices = weakref.WeakMethod(self._notices)
+        decoder.tell(lambda decoder: (method := notices()) and method(decoder))
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 from interop.certificate import Certificate, make_certificate
 
+import fastws
+
 from .net import PLAIN, Link, tls_link
+
+RECEIVERS = ["loop", "thread"] if fastws.IMPLEMENTATION == "compiled" else ["loop"]
+
+
+@pytest.fixture(params=RECEIVERS, autouse=True)
+def receive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who reads the sockets: each test runs with the event loop, and with a receive thread."""
+    receiver: str = request.param
+    monkeypatch.setenv("FASTWS_RECEIVE", receiver)
+    return receiver
 
 
 @pytest.fixture(scope="session")
