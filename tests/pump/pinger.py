@@ -1,8 +1,8 @@
 """A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
 
-It prints its port. After the handshake it sends, until it reads the text message "report" or the stream ends: a ping each
-``interval`` seconds with its number as payload, then ten text messages, each the number of the ping. To "report" it answers
-with a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
+It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its
+number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers with
+a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ def serve(connection: socket.socket, interval: float) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         head += connection.recv(4096)
-    key = next(
-        line.split(b":")[1].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")
-    )
+    lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")]
+    key = lines[0].split(b":")[1].strip()
     accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
     connection.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -114,7 +114,7 @@ async def test_latency_is_the_networks(side):
         pong = await ws.ping(b"one")
         assert await peer.read() == (PING, True, b"one")
         await peer.send(PONG, b"one")
-        time.sleep(0.3)
+        sleeping(0.3)
         assert await pong < 0.25
         assert ws.latency < 0.25
 

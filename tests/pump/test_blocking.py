@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
-from connection.net import against_peer, on_asyncio, over_loops, pair
+from connection.net import against_peer, on_asyncio, over_loops, pair, until
 from core.streams import TEXT
 
 import fastws
@@ -101,9 +100,7 @@ async def test_the_loop_may_be_blocked():
         thread = threading.Thread(target=receive)
         thread.start()
         await server.send_batch(["x"] * 1000)
-        deadline = time.monotonic() + 10
-        while thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        thread.join(10)  # On the loop, on purpose.
         assert len(seen) == 1000
 
 
@@ -117,8 +114,7 @@ async def test_one_at_a_time():
         await server.send("x")
         assert await receiving == "x"
         waiting = asyncio.create_task(asyncio.to_thread(next, client.iter_batches()))
-        while not client._turn.busy:
-            await asyncio.sleep(0.001)
+        await until(lambda: client._turn.busy)
         with pytest.raises(ConcurrencyError):
             await client.recv()
         await server.send("y")

@@ -56,7 +56,7 @@ async def test_thread_of_ones_own():
     async with pair(receive=pump) as (client, server):
         assert pump.running
         assert pump.connections == 2
-        assert "feeds" in thread_names()
+        await until(lambda: "feeds" in thread_names())
         assert "2 connections" in repr(pump)
         await client.send("x")
         assert await server.recv() == "x"
@@ -73,7 +73,7 @@ async def test_thread_of_ones_own():
 @on_asyncio
 async def test_one_thread_for_all():
     async with pair(receive="thread") as (_, _), pair(receive="thread") as (client, _):
-        assert thread_names().count("fastws-pump") == 1
+        await until(lambda: thread_names().count("fastws-pump") == 1)
         assert client.stats.receive == "thread"
 
 
@@ -234,7 +234,8 @@ def test_fork():
     ]
 
 
-def test_a_closed_loop(tmp_path):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_loop():
     """Connections that nobody closed before the loop was closed: a warning as with asyncio's, and nothing stays."""
 
     async def leave():
@@ -250,8 +251,7 @@ def test_a_closed_loop(tmp_path):
         warnings.simplefilter("always")
         loop = asyncio.new_event_loop()
         kept = loop.run_until_complete(leave())
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
+        assert all([task.cancel() for task in asyncio.all_tasks(loop)])
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         assert pump.running
