@@ -6,8 +6,14 @@ from ._pumped import PumpedDecoder
 
 @final
 class Hub:
-    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets."""
+    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets.
 
+    Attributes:
+        rung_ns: When what was taken last had made it readable (``time.monotonic_ns()``); 0 if nothing had.
+    """
+
+    @property
+    def rung_ns(self) -> int: ...
     def __init__(self) -> None: ...
     def fileno(self) -> int:
         """Readable when there is something to `take`."""

@@ -190,15 +190,17 @@ class Connection(Blocking):
 
     def _adopt(self, decoder: PumpedDecoder, pump: Pump) -> None:
         """Give the socket to a pump, which doesn't read yet."""
-        decoder.keeps_pings = self.debug
         self.transport = transport = PumpTransport(self, self.transport, decoder, pump)
         transport.set_write_buffer_limits(self.write_limit_high, self.write_limit_low)
         self._pauses = PumpPauses(decoder)
         self._reads_itself = True
         self._arm = decoder.arm
         # The pump keeps the decoder until the socket is closed, which must not keep a connection that nobody else does.
-        notices = weakref.WeakMethod(self._notices)
-        decoder.tell(lambda decoder: (method := notices()) and method(decoder))
+        notices, log = weakref.WeakMethod(self._notices), weakref.WeakMethod(self._log_frames)
+        decoder.call_ahead(
+            lambda decoder: (method := notices()) and method(decoder),
+            (lambda frames: (method := log()) and method(frames)) if self.debug else None,
+        )
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
@@ -262,8 +264,7 @@ class Connection(Blocking):
         decoder = self._decoder
         assert decoder is not None
         if self.debug:
-            for opcode, fin, payload in decoder.unlogged():
-                self.logger.debug("< %s", Frame(Opcode(opcode), payload, fin))
+            self._log_frames(decoder.unlogged())
         if status & _CONTROL:
             self._control_frames(decoder)
         if status & _NOTICE:
@@ -284,6 +285,10 @@ class Connection(Blocking):
                 self._waiter.set_result(None)
         elif not self._watched and not self._lost:
             self._watch()
+
+    def _log_frames(self, frames: list[tuple[int, bool, bytes]]) -> None:
+        for opcode, fin, payload in frames:
+            self.logger.debug("< %s", Frame(Opcode(opcode), payload, fin))
 
     def _control_frames(self, decoder: FrameDecoder) -> None:
         """Hand control frames to the state machine of websockets, which answers pings and closes."""
@@ -425,7 +430,7 @@ class Connection(Blocking):
             self._decoder.discard()
         # Break reference cycles, to allow immediate garbage collection.
         if isinstance(self._decoder, PumpedDecoder):
-            self._decoder.tell(None)
+            self._decoder.call_ahead(None)
         for name in ("send_frame", "fail"):
             vars(self.protocol).pop(name, None)
         if self._waiter is not None and not self._waiter.done():

@@ -1037,9 +1037,12 @@ cdef class FrameDecoder:
 
     def pop_fragment(self):
         """Take the next data frame as (opcode, fin, payload), decompressed; None if there is none."""
-        cdef tuple fragment
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
+        return self.take_fragment()
+
+    cdef object take_fragment(self):
+        cdef tuple fragment
         if self.admits:
             self.expire()
         if inbox_frames(&self.inbox) == 0 or (self.admits and self.inbox.messages == 0):
@@ -1169,10 +1172,13 @@ cdef class FrameDecoder:
 
     def unlogged(self):
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
-        cdef list frames = []
-        cdef uint64_t i
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
+        return self.take_unlogged()
+
+    cdef list take_unlogged(self):
+        cdef list frames = []
+        cdef uint64_t i
         for i in range(max(self.logged, self.inbox.head), self.inbox.tail):
             if not self.inbox.ring[i & (self.inbox.capacity - 1)].flags & FLAG_DEAD:
                 frames.append(fragment_of(&self.inbox.ring[i & (self.inbox.capacity - 1)]))

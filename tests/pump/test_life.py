@@ -251,7 +251,7 @@ def test_a_closed_loop():
         warnings.simplefilter("always")
         loop = asyncio.new_event_loop()
         kept = loop.run_until_complete(leave())
-        assert all([task.cancel() for task in asyncio.all_tasks(loop)])
+        assert all(task.cancel() for task in asyncio.all_tasks(loop))
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         assert pump.running
