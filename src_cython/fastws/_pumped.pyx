@@ -12,7 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
@@ -288,6 +288,8 @@ cdef class PumpedDecoder(FrameDecoder):
             guard.leave()
             self.tell_notices()
             guard.enter(self.latch, False)
+        if self.run_at != self.run_end:
+            return 0                    # somebody has fetched while this thread was without the GIL
         self.held.set(0, 0)
         if self.admits:
             self.expire()
@@ -392,8 +394,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Record* records = NULL
         cdef Record* more = NULL
         cdef uint64_t[LOSSES] lost
-        cdef uint64_t wanted, taken = self.run_end - self.run_at
-        cdef uint64_t added = 0
+        cdef uint64_t wanted, taken, added = 0
         cdef bint told
         cdef Batch batch
         guard.enter(self.latch, False)
@@ -401,13 +402,15 @@ cdef class PumpedDecoder(FrameDecoder):
         guard.leave()
         if told:
             self.tell_notices()
-        if not taken:
+        if self.run_at == self.run_end:
             return FrameDecoder.take(self, max_messages)
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
         # What is left of a run comes first.
         wanted = <uint64_t> -1 if max_messages is None else max_messages
         guard.enter(self.latch, False)
+        # Counted inside: clear() may have come while this thread was without the GIL.
+        taken = self.run_end - self.run_at
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
@@ -524,12 +527,23 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef size_t position = 0, size
         cdef int64_t received_ns
         cdef uint8_t* control
+        cdef uint8_t* rest = NULL
         cdef uint8_t* frame
         guard.enter(self.latch, False)
         control = self.control
         size = self.control_size
-        self.control = NULL
-        self.control_size = self.control_capacity = self.answered_to = 0
+        if self.decoding and self.answered_to < size:
+            # The pump gives way in the middle of a step: it answers the pings behind this place, and reports.
+            size = self.answered_to
+            rest = <uint8_t*> malloc(self.control_capacity)
+            if rest == NULL:
+                return frames
+            memcpy(rest, control + size, self.control_size - size)
+            self.control_size -= size
+        else:
+            self.control_size = self.control_capacity = 0
+        self.control = rest
+        self.answered_to = 0
         guard.leave()
         try:
             while position < size:
