@@ -165,9 +165,9 @@ cdef class PumpedDecoder(FrameDecoder):
         self.latch.leave()
 
     cdef void decode_pending(self) noexcept nogil:
-        self.decoding = True
+        self.pumping = True
         self.decode()
-        self.decoding = False
+        self.pumping = False
         self.note_high_water()
 
     cdef int end_step(self, Line* line, int step) noexcept nogil:
@@ -532,7 +532,7 @@ cdef class PumpedDecoder(FrameDecoder):
         guard.enter(self.latch, False)
         control = self.control
         size = self.control_size
-        if self.decoding and self.answered_to < size:
+        if self.pumping and self.answered_to < size:
             # The pump gives way in the middle of a step: it answers the pings behind this place, and reports.
             size = self.answered_to
             rest = <uint8_t*> malloc(self.control_capacity)
