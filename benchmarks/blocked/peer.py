@@ -116,8 +116,11 @@ class Venue:
     def idle(self, peer: Peer) -> None:
         """One of those that get a trickle."""
         self.trickling.append(peer)
-        while True:
-            peer.frame()
+        try:
+            while True:
+                peer.frame()
+        finally:
+            self.trickling.remove(peer)
 
     def trickle(self, peer: Peer) -> None:
         while len(self.trickling) < peer.query["connections"]:
