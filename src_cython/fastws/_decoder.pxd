@@ -71,7 +71,8 @@ cdef class FrameDecoder:
     cdef size_t scanned         # bytes behind parsed whose pings and pongs were taken already
 
     cdef bint stepped           # a data frame was queued in this step
-    cdef bint decoding          # without the GIL, or giving way to consumers
+    cdef bint decoding          # without the GIL; never with a latch, as it is looked at outside of that
+    cdef bint pumping           # behind a latch, which may be given away for a moment
 
     cdef size_t pending(self) noexcept nogil
     cdef int reserve(self, size_t wanted) noexcept nogil

@@ -418,7 +418,7 @@ cdef class FrameDecoder:
     cdef void settle(self) noexcept nogil:
         """Give memory back as soon as nobody looks at it: an idle connection holds no segment."""
         cdef size_t pending
-        if self.latch != NULL and (self.lent or self.decoding):
+        if self.latch != NULL and (self.lent or self.pumping):
             return                      # a pump is at work
         if self.deflate:
             inflater_settle(&self.inflater)
@@ -1243,7 +1243,7 @@ cdef class FrameDecoder:
         self.blocked = False
         self.frame_size = 0
         self.carried = self.scanned = 0
-        if not self.decoding:           # else what is at work does so
+        if not self.decoding and not self.pumping:      # else what is at work does so
             self.parsed = self.filled
         self.settle()
 
@@ -1320,7 +1320,7 @@ cdef class FrameDecoder:
         guard.enter(self.latch, self.decoding)
         self.want = value
         # Who waits has consumed everything; memory that is lent to a transport stays.
-        if value and self.lent == 0 and not self.decoding:
+        if value and self.lent == 0 and not self.decoding and not self.pumping:
             self.settle()
 
     @property

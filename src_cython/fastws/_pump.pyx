@@ -118,11 +118,19 @@ cdef class Hub:
         """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
         cdef vector[void*] handles
         cdef vector[uint32_t] what
-        cdef size_t i
+        cdef size_t i, count
         cdef list taken = []
         self.rung_ns = fastws_take(self.reports.get(), handles, what)
-        for i in range(handles.size()):
-            taken.append((<object> handles[i], what[i]))
+        count = handles.size()
+        # Held before anything is made: that may run the collector, which may free sockets.
+        for i in range(count):
+            Py_INCREF(<object> handles[i])
+        try:
+            for i in range(count):
+                taken.append((<object> handles[i], what[i]))
+        finally:
+            for i in range(count):
+                Py_DECREF(<object> handles[i])
         return taken
 
 

@@ -12,7 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
@@ -166,9 +166,9 @@ cdef class PumpedDecoder(FrameDecoder):
         self.latch.leave()
 
     cdef void decode_pending(self) noexcept nogil:
-        self.decoding = True
+        self.pumping = True
         self.decode()
-        self.decoding = False
+        self.pumping = False
         self.note_high_water()
 
     cdef int end_step(self, Line* line, int step) noexcept nogil:
@@ -298,6 +298,8 @@ cdef class PumpedDecoder(FrameDecoder):
             self.ahead(self)
             guard.enter(self.latch, False)
             tries += 1
+        if self.run_at != self.run_end:
+            return self.run_end - self.run_at       # somebody has fetched while this thread was without the GIL
         self.held.set(0, 0)
         if self.admits:
             self.expire()
@@ -429,8 +431,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Record* records = NULL
         cdef Record* more = NULL
         cdef uint64_t[LOSSES] lost
-        cdef uint64_t wanted, taken = self.run_end - self.run_at
-        cdef uint64_t added = 0
+        cdef uint64_t wanted, taken, added = 0
         cdef bint told
         cdef Batch batch
         cdef list frames = None
@@ -444,12 +445,16 @@ cdef class PumpedDecoder(FrameDecoder):
             guard.enter(self.latch, False)
         if self.logs_ahead:
             frames = self.take_unlogged()
-        # What is left of a run comes first.
+        # What is left of a run comes first. Counted inside: clear() may have come while we were without the GIL.
+        taken = self.run_end - self.run_at
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
             added = self.move_out(wanted - taken, &more)
         if taken + added == 0:
+            guard.leave()
+            if frames:
+                self.log(frames)
             return batch_new(NULL, 0)
         records = <Record*> realloc(more, (taken + added) * sizeof(Record))
         if records == NULL:
@@ -565,12 +570,23 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef size_t position = 0, size
         cdef int64_t received_ns
         cdef uint8_t* control
+        cdef uint8_t* rest = NULL
         cdef uint8_t* frame
         guard.enter(self.latch, False)
         control = self.control
         size = self.control_size
-        self.control = NULL
-        self.control_size = self.control_capacity = self.answered_to = 0
+        if self.pumping and self.answered_to < size:
+            # The pump gives way in the middle of a step: it answers the pings behind this place, and reports.
+            size = self.answered_to
+            rest = <uint8_t*> malloc(self.control_capacity)
+            if rest == NULL:
+                return frames
+            memcpy(rest, control + size, self.control_size - size)
+            self.control_size -= size
+        else:
+            self.control_size = self.control_capacity = 0
+        self.control = rest
+        self.answered_to = 0
         guard.leave()
         try:
             while position < size:

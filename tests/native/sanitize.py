@@ -1,10 +1,13 @@
 """Build the compiled core with sanitizers, in a folder of its own, and run tests, the fuzzer or threads over it.
 
 Usage: python -m tests.native.sanitize [--tests PATH ...] [-k EXPRESSION] [--python PATH]
-       python -m tests.native.sanitize --fuzz SECONDS | --threads SECONDS [--python PATH]
+       python -m tests.native.sanitize --fuzz SECONDS [--python PATH]
+       python -m tests.native.sanitize --threads SECONDS [--tests PATH ...] [-k EXPRESSION] [--python PATH]
 
-By default AddressSanitizer and UndefinedBehaviorSanitizer watch tests/core and tests/connection. With --threads,
-ThreadSanitizer watches tests/native/threads.py. Options that this command doesn't know, such as -k, go to pytest.
+By default AddressSanitizer and UndefinedBehaviorSanitizer watch tests/core, tests/connection and tests/pump, and
+tests/connection a second time with receive="thread". With --threads, ThreadSanitizer watches tests/native/threads.py
+and tests/pump/stress.py for so long each, and tests if they are named; FASTWS_RECEIVE=thread in the environment gives
+these receive threads. Options that this command doesn't know, such as -k, go to pytest.
 The exit status is 0 if the sanitizers found nothing and everything passed.
 
 Needs GCC with its sanitizers, and an interpreter with fastws's build requirements and test dependencies.
@@ -23,7 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("fastws", "src_cython", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
-DEFAULT_TESTS = ("tests/core", "tests/connection")
+DEFAULT_TESTS = ("tests/core", "tests/connection", "tests/pump")
+PUMPED_TESTS = ("tests/connection",)
 PROGRESS_S = 15
 # AddressSanitizer keeps what was freed, to see who uses it: resident memory says nothing of us.
 OF_RESIDENT_MEMORY = (
@@ -177,12 +181,22 @@ def check(folder: Path, command: list[str], sanitizers: str) -> bool:
     return not found and status == 0
 
 
+def run_tests(folder: Path, python: str, tests: Iterable[str], options: Iterable[str], sanitizers: str) -> bool:
+    """Run pytest under sanitizers; whether all was well."""
+    # faulthandler would take signals away from AddressSanitizer.
+    ours = ["-v", "--tb=short", "-p", "no:faulthandler", "-p", "no:cacheprovider"]
+    ours += [f"--deselect={test}" for test in OF_RESIDENT_MEMORY]
+    return check(folder, [python, "-m", "pytest", *ours, *options, *tests], sanitizers)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", nargs="*", help=f"what pytest runs; default: {' '.join(DEFAULT_TESTS)}")
     parser.add_argument("--fuzz", type=float, metavar="SECONDS", help="fuzz for so long; without --tests, only that")
     parser.add_argument("--seed", type=int, help="for --fuzz")
-    parser.add_argument("--threads", type=float, metavar="SECONDS", help="threads under ThreadSanitizer, only that")
+    parser.add_argument(
+        "--threads", type=float, metavar="SECONDS", help="threads under ThreadSanitizer; without --tests, only that"
+    )
     parser.add_argument("--python", default=sys.executable, help="the interpreter to build for and to run")
     parser.add_argument("--folder", type=Path, help="where to build; default: build/sanitize of the checkout")
     args, pytest_options = parser.parse_known_args()
@@ -193,10 +207,10 @@ def main() -> int:
     copy_source(folder, pools=sanitizers == THREAD)
     build(folder, args.python, sanitizers)
 
-    if sanitizers == THREAD:
-        command = [args.python, "-m", "tests.native.threads", "--seconds", str(args.threads)]
-        return 0 if check(folder, command, sanitizers) else 1
     well = True
+    if args.threads is not None:
+        for module in ("tests.native.threads", "tests.pump.stress"):
+            well &= check(folder, [args.python, "-m", module, "--seconds", str(args.threads)], sanitizers)
     if args.fuzz is not None:
         command = [
             args.python,
@@ -208,11 +222,12 @@ def main() -> int:
             str(ROOT / "build" / "fuzz"),
         ]
         well &= check(folder, [*command, *(("--seed", str(args.seed)) if args.seed is not None else ())], sanitizers)
-    if args.tests is not None or args.fuzz is None:
-        # faulthandler would take signals away from AddressSanitizer.
-        options = ["-v", "--tb=short", "-p", "no:faulthandler", "-p", "no:cacheprovider", *pytest_options]
-        options += [f"--deselect={test}" for test in OF_RESIDENT_MEMORY]
-        well &= check(folder, [args.python, "-m", "pytest", *options, *(args.tests or DEFAULT_TESTS)], sanitizers)
+    if args.tests is not None:
+        well &= run_tests(folder, args.python, args.tests, pytest_options, sanitizers)
+    elif args.fuzz is None and args.threads is None:
+        well &= run_tests(folder, args.python, DEFAULT_TESTS, pytest_options, sanitizers)
+        os.environ["FASTWS_RECEIVE"] = "thread"
+        well &= run_tests(folder, args.python, PUMPED_TESTS, pytest_options, sanitizers)
     print("verdict:", "clean" if well else "NOT clean")
     return 0 if well else 1
 
