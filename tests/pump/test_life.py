@@ -276,7 +276,8 @@ async def test_block_stops_at_the_limit(side):
                 await ws.recv()
             assert ws.stats.paused
             await ws.recv()
-        assert ws.stats.pauses >= 20
+        # More was there each time, so reading hasn't gone on.
+        assert ws.stats.pauses == 1
         for _ in range(1000 - 20 * 7):
             await ws.recv()
         await until(lambda: not ws.stats.paused)
