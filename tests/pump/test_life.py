@@ -270,8 +270,8 @@ async def test_block_stops_at_the_limit(side):
     async with against_peer(side, receive="thread", max_queue=(10, 4)) as (ws, peer):
         peer.write(peer.frame(TEXT, b"x") * 1000)
         for _ in range(20):
-            await until(lambda: ws.stats.paused)
-            assert ws.stats.queued_messages == 11
+            await until(lambda: ws.stats.queued_messages == 11)
+            assert ws.stats.paused
             for _ in range(6):
                 await ws.recv()
             assert ws.stats.paused
@@ -282,6 +282,7 @@ async def test_block_stops_at_the_limit(side):
             await ws.recv()
         await until(lambda: not ws.stats.paused)
         assert ws.stats.delivered == 1000
+        assert ws.stats.queued_messages_max == 11
 
 
 @over_loops

@@ -27,4 +27,4 @@ def test_accounts_add_up_whatever_threads_do(connections: int, most_messages: in
         stress.run(SECONDS)
     assert stress.trials >= connections
     del stress
-    assert live_segments() == before
+    assert live_segments() <= before
