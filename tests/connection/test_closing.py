@@ -557,6 +557,8 @@ async def test_too_many_fragments(side, arrival):
         waiting = asyncio.create_task(ended(ws))
         await peer.send(TEXT, b"before")
         await peer.through()
+        # A receive thread answers pings before the consumer has run.
+        await until(lambda: ws.stats.delivered == 1)
         if arrival != "while waiting":
             # Nobody receives while they come.
             waiting.cancel()
