@@ -68,7 +68,7 @@ from websockets import (
 )
 
 from .client import ClientConnection, connect, unix_connect
-from .core import IMPLEMENTATION, Batch, FrameDecoder, FrameEncoder
+from .core import IMPLEMENTATION, Batch, FrameDecoder, FrameEncoder, Pump
 from .liveness import Heartbeat, Staleness
 from .observe.bus import EventIterator
 from .observe.events import Closed, Event, EventsLost, Gap, MessagesLost, PeerGone, ResyncNeeded, SlowConsumer, Stale
@@ -169,6 +169,7 @@ __all__ = [
     "Protocol",
     "ProtocolError",
     "ProxyError",
+    "Pump",
     "Quantiles",
     "Reply",
     "Request",

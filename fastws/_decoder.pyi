@@ -5,7 +5,7 @@ from typing_extensions import Buffer, disjoint_base
 
 from ._batch import Batch
 from .deflate import Deflate
-from .overflow import ExchangeTime, Inspect, Key, Lost, Policy, Reply
+from .overflow import ExchangeTime, Figures, Inspect, Key, Lost, Policy, Reply
 from .wire import Status
 
 @disjoint_base
@@ -133,6 +133,8 @@ class FrameDecoder:
     @property
     def exchange_lag_ns(self) -> int | None:
         """Wall clock at the read less the exchange's time in the message, of the last message that had one."""
+    def figures(self) -> Figures:
+        """All of them that add up, of one moment."""
     @property
     def violation(self) -> tuple[int, int, int] | None:
         """(`Violation`, value, limit) once the peer broke a rule, else None."""

@@ -1,13 +1,19 @@
 from typing import final
 
-from websockets.typing import BytesLike
+from typing_extensions import Buffer
 
 from ._pumped import PumpedDecoder
 
 @final
 class Hub:
-    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets."""
+    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets.
 
+    Attributes:
+        rung_ns: When what was taken last had made it readable (``time.monotonic_ns()``); 0 if nothing had.
+    """
+
+    @property
+    def rung_ns(self) -> int: ...
     def __init__(self) -> None: ...
     def fileno(self) -> int:
         """Readable when there is something to `take`."""
@@ -22,7 +28,7 @@ class PumpSocket:
     def pump(self) -> Pump: ...
     @property
     def decoder(self) -> PumpedDecoder: ...
-    def write(self, data: BytesLike, /) -> bool:
+    def write(self, data: Buffer, /) -> bool:
         """Send whole frames: at once what the socket takes, the rest when it does.
 
         Returns:

@@ -11,10 +11,17 @@ class PumpedDecoder(FrameDecoder):
     ``get_buffer`` and ``buffer_updated`` aren't for use. Any thread may consume, one at a time.
     """
 
-    keeps_pings: bool
-    """Whether `timed_controls` tells of pings that were answered."""
-    def tell(self, on_notices: Callable[[Any], object] | None) -> None:
-        """Call ``on_notices(decoder)`` ahead of messages that are taken in this thread, when there are `notices`."""
+    def call_ahead(
+        self,
+        on_notices: Callable[[Any], object] | None,
+        on_frames: Callable[[list[tuple[int, bool, bytes]]], object] | None = None,
+    ) -> None:
+        """What comes ahead of messages that are taken, although the report to the loop may still be under way.
+
+        Args:
+            on_notices: Called with the decoder in this thread, if there are `notices`.
+            on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
+        """
     def step_status(self) -> int:
         """A `Status` of what is to be looked at now."""
     def arm(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,12 +20,12 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CLOSE, PING, PONG, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, CLOSED, CLOSING, OPEN, SERVER
 
+from .blocking import Blocking
 from .core import FrameDecoder, FrameEncoder, Pump, PumpedDecoder, Turn
 from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
 from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
-from .receiving import Receiving
 from .wire import Status, Violation
 
 __all__ = ["Connection"]
@@ -58,7 +59,7 @@ class _Receiver(asyncio.BufferedProtocol):
         self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
 
 
-class Connection(Receiving):
+class Connection(Blocking):
     """What client and server connections have in common.
 
     Don't use it directly: `ClientConnection` and `ServerConnection` are subclasses of this class and of those of
@@ -179,7 +180,7 @@ class Connection(Receiving):
 
     def _pump(self) -> Pump | None:
         """The thread that is to receive; None is the event loop."""
-        receive = self._options.receive
+        receive = self._options.receiver
         if receive == "loop":
             return None
         if (reason := pumpable(self.transport)) is not None:
@@ -189,13 +190,17 @@ class Connection(Receiving):
 
     def _adopt(self, decoder: PumpedDecoder, pump: Pump) -> None:
         """Give the socket to a pump, which doesn't read yet."""
-        decoder.keeps_pings = self.debug
         self.transport = transport = PumpTransport(self, self.transport, decoder, pump)
         transport.set_write_buffer_limits(self.write_limit_high, self.write_limit_low)
         self._pauses = PumpPauses(decoder)
         self._reads_itself = True
         self._arm = decoder.arm
-        decoder.tell(self._notices)
+        # The pump keeps the decoder until the socket is closed, which must not keep a connection that nobody else does.
+        notices, log = weakref.WeakMethod(self._notices), weakref.WeakMethod(self._log_frames)
+        decoder.call_ahead(
+            lambda decoder: (method := notices()) and method(decoder),
+            (lambda frames: (method := log()) and method(frames)) if self.debug else None,
+        )
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
@@ -259,8 +264,7 @@ class Connection(Receiving):
         decoder = self._decoder
         assert decoder is not None
         if self.debug:
-            for opcode, fin, payload in decoder.unlogged():
-                self.logger.debug("< %s", Frame(Opcode(opcode), payload, fin))
+            self._log_frames(decoder.unlogged())
         if status & _CONTROL:
             self._control_frames(decoder)
         if status & _NOTICE:
@@ -281,6 +285,10 @@ class Connection(Receiving):
                 self._waiter.set_result(None)
         elif not self._watched and not self._lost:
             self._watch()
+
+    def _log_frames(self, frames: list[tuple[int, bool, bytes]]) -> None:
+        for opcode, fin, payload in frames:
+            self.logger.debug("< %s", Frame(Opcode(opcode), payload, fin))
 
     def _control_frames(self, decoder: FrameDecoder) -> None:
         """Hand control frames to the state machine of websockets, which answers pings and closes."""
@@ -422,7 +430,7 @@ class Connection(Receiving):
             self._decoder.discard()
         # Break reference cycles, to allow immediate garbage collection.
         if isinstance(self._decoder, PumpedDecoder):
-            self._decoder.tell(None)
+            self._decoder.call_ahead(None)
         for name in ("send_frame", "fail"):
             vars(self.protocol).pop(name, None)
         if self._waiter is not None and not self._waiter.done():

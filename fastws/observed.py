@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.connection import Connection as UpstreamConnection
 from websockets.protocol import OPEN
 
-from .core import FrameDecoder, Turn
+from .core import FrameDecoder, PumpedDecoder, Turn
 from .observe import kernel
 from .observe.bus import EventBus, EventIterator
 from .observe.events import Closed, Event, EventsLost, Gap, MessagesLost, PeerGone, ResyncNeeded, SlowConsumer
@@ -31,6 +31,7 @@ _NO_ROOM = (
     "Conflate pauses reading: %d messages wait, and there is no room for one of %r; the peer may cut the connection "
     "meanwhile. Give each key room (max_queue, max_queue_bytes), or say what may be lost instead (otherwise=)"
 )
+_NO_PUMP = (0, 0)
 _UNSENT_MAX = 2**20
 """Bytes that a peer may leave unread before it gets no automatic replies any more."""
 
@@ -82,20 +83,22 @@ class Observed(UpstreamConnection):
         if decoder is None or turn is None:
             return Stats(latency_s=self.latency, controls_out=self._controls_out)
         info = kernel.tcp_info(self._descriptor)
-        lag_ns = decoder.exchange_lag_ns
+        figures = decoder.figures()
+        lag_ns = figures.exchange_lag_ns
+        pings, ping_delay_ns = self._pump_pings
         paused_s, pause_max_s = self._pauses.read_s()
         return Stats(
-            messages_in=decoder.messages_received,
+            messages_in=figures.messages_received,
             messages_out=self._messages_out + self._sent[0],
-            controls_out=self._controls_out,
-            bytes_in=decoder.bytes_received,
+            controls_out=self._controls_out + pings,
+            bytes_in=figures.bytes_received,
             bytes_out=self._bytes_out + self._sent[1],
-            delivered=decoder.delivered,
-            answered=decoder.answered,
-            queued_messages=decoder.queued_messages,
-            queued_messages_max=decoder.queued_messages_max,
-            queued_bytes=decoder.queued_bytes,
-            queued_bytes_max=decoder.queued_bytes_max,
+            delivered=figures.delivered,
+            answered=figures.answered,
+            queued_messages=figures.queued_messages,
+            queued_messages_max=figures.queued_messages_max,
+            queued_bytes=figures.queued_bytes,
+            queued_bytes_max=figures.queued_bytes_max,
             oldest_s=self._oldest_s,
             kernel_backlog_bytes=kernel.backlog_bytes(self._descriptor),
             wait=_quantiles(turn.wait),
@@ -104,18 +107,19 @@ class Observed(UpstreamConnection):
             paused_s=paused_s,
             pauses=self._pauses.count,
             pause_max_s=pause_max_s,
-            lost=decoder.lost,
-            gaps=decoder.gaps,
+            lost=figures.lost,
+            gaps=figures.gaps,
             lost_by_key=tuple(decoder.lost_by_key()),
-            pings_in=self._pings_in,
+            pings_in=self._pings_in + pings,
             pongs_in=self._pongs_in,
-            ping_delay_max_s=self._ping_delay_max_ns / 1e9,
+            ping_delay_max_s=max(self._ping_delay_max_ns, ping_delay_ns) / 1e9,
             latency_s=self.latency,
             loop_lag_s=self._monitor.lag_now_s(),
             loop_lag_max_s=self._monitor.lag_max_s,
             exchange_lag_s=None if lag_ns is None else lag_ns / 1e9,
             stalled_by=self._stalled_by(info),
             idle_s=None if info is None else info.idle_s,
+            receive="loop" if self._pump_pings is _NO_PUMP else "thread",
         )
 
     def events(self, max_events: int = 1024) -> EventIterator:
@@ -148,6 +152,11 @@ class Observed(UpstreamConnection):
             self._decoder.resynced(key)
 
     # Figures
+
+    @property
+    def _pump_pings(self) -> tuple[int, int]:
+        """(Pings that a pump has answered, its longest delay in nanoseconds)."""
+        return self._decoder.pings if isinstance(self._decoder, PumpedDecoder) else _NO_PUMP
 
     @property
     def _descriptor(self) -> int:

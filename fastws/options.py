@@ -14,8 +14,6 @@ from .observe.pressure import Threshold
 from .overflow import Between, Block, ExchangeTime, Inspect, Policy, Reply
 from .wire import DEFAULT_MAX_QUEUE_BYTES
 
-DEFAULT_RECEIVE: Any = os.environ.get("FASTWS_RECEIVE") or "loop"
-
 __all__ = ["Options", "merged_signature", "take_options"]
 
 
@@ -35,8 +33,8 @@ class Options:
         replies: Automatic answers.
         heartbeat: A heartbeat made of messages.
         receive: Who reads the socket: "loop", the event loop; "thread", a native thread that needs no GIL, so that the
-            connection lives while the loop is blocked; or a `Pump`, a thread of one's own. The default is "loop", or
-            what the environment says in ``FASTWS_RECEIVE``.
+            connection lives while the loop is blocked; or a `Pump`, a thread of one's own. None is what the environment
+            says in ``FASTWS_RECEIVE``, or "loop".
         on_close: What happens to messages that wait when the connection ends: "drain" delivers them first, "raise"
             discards them and raises at once.
         stale_after: Seconds of silence after which a `Stale` event comes, or a `Staleness`.
@@ -58,7 +56,7 @@ class Options:
     exchange_time: ExchangeTime | None = None
     replies: Sequence[Reply] = ()
     heartbeat: Heartbeat | None = None
-    receive: Literal["loop", "thread"] | Pump = DEFAULT_RECEIVE
+    receive: Literal["loop", "thread"] | Pump | None = None
     on_close: Literal["drain", "raise"] = "drain"
     stale_after: float | Staleness | None = None
     on_event: Callable[[Any, Any], object] | None = None
@@ -81,10 +79,10 @@ class Options:
                 raise ValueError(f"{name} is {value}, must be positive")
         if not all(isinstance(threshold, Threshold) for threshold in self.all_thresholds(None)):
             raise TypeError(f"thresholds is {self.thresholds!r}, must be a Threshold or a sequence of them")
-        if not isinstance(self.receive, Pump) and self.receive not in ("loop", "thread"):
-            raise ValueError(f"receive is {self.receive!r}, must be 'loop', 'thread' or a Pump")
-        if self.receive != "loop" and IMPLEMENTATION == "pure":
-            raise ValueError(f"receive is {self.receive!r}, but only the compiled core has receive threads")
+        if not isinstance(self.receiver, Pump) and self.receiver not in ("loop", "thread"):
+            raise ValueError(f"receive is {self.receiver!r}, must be 'loop', 'thread' or a Pump")
+        if self.receiver != "loop" and IMPLEMENTATION == "pure":
+            raise ValueError(f"receive is {self.receiver!r}, but only the compiled core has receive threads")
         if self.on_close not in ("drain", "raise"):
             raise ValueError(f"on_close is {self.on_close!r}, must be 'drain' or 'raise'")
         if self.on_event is not None and not callable(self.on_event):
@@ -97,6 +95,11 @@ class Options:
         value = getattr(self, name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}, must be {wanted}")
+
+    @property
+    def receiver(self) -> str | Pump:
+        """``receive``, or its default."""
+        return os.environ.get("FASTWS_RECEIVE") or "loop" if self.receive is None else self.receive
 
     @property
     def staleness(self) -> Staleness | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "KEYS_MAX",
@@ -21,6 +21,7 @@ __all__ = [
     "DropNewest",
     "DropOldest",
     "ExchangeTime",
+    "Figures",
     "Inspect",
     "Key",
     "Lost",
@@ -289,3 +290,22 @@ class Lost:
     def since(self, earlier: Lost) -> Lost:
         """What was lost between ``earlier`` and this."""
         return Lost(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
+
+
+class Figures(NamedTuple):
+    """What became of the messages that a decoder has received.
+
+    ``messages_received == delivered + answered + queued_messages + lost.total``.
+    """
+
+    messages_received: int
+    bytes_received: int
+    delivered: int
+    answered: int
+    queued_messages: int
+    queued_messages_max: int
+    queued_bytes: int
+    queued_bytes_max: int
+    lost: Lost
+    gaps: int
+    exchange_lag_ns: int | None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from .core import Hub, Pump, PumpedDecoder, PumpSocket
-from .observe.pressure import PauseClock
+from .observe.pressure import Monitor, PauseClock
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -74,6 +75,7 @@ class LoopHub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self.hub = Hub()
+        self._monitor = Monitor.of(loop)
         self._transports: dict[PumpSocket, PumpTransport] = {}
 
     @classmethod
@@ -102,7 +104,11 @@ class LoopHub:
             loop.remove_reader(self.hub.fileno())
 
     def _ready(self) -> None:
-        for sock, report in self.hub.take():
+        reports = self.hub.take()
+        if self.hub.rung_ns:
+            # By so much the loop was late, whether somebody looked at it or not.
+            self._monitor.note_late((time.monotonic_ns() - self.hub.rung_ns) / 1e9)
+        for sock, report in reports:
             transport = self._transports.get(sock)
             if transport is None:
                 continue
@@ -225,7 +231,7 @@ class PumpTransport(asyncio.Transport):
             self._socket.pause(False)
 
     def is_reading(self) -> bool:
-        return not self._paused and not self._closing
+        return not self._paused and not self._closing and not self._decoder.pause[1]
 
     # Writing
 

@@ -25,6 +25,10 @@ _PLAIN_TRANSPORTS = (
 """Their ``write()`` sends the very bytes to their own socket at once, if they hold none that must go first."""
 
 
+_CLOSING_S = 0.1
+"""Most that a write to a transport that is closing waits for its end."""
+
+
 class Sending(Vitals):
     """The part of `Connection` that sends."""
 
@@ -97,6 +101,9 @@ class Sending(Vitals):
     async def drain(self) -> None:
         """Wait until the peer has read enough; in a closing handshake no longer than ``close_timeout``."""
         if self.close_deadline is None:
+            if isinstance(self.transport, PumpTransport) and self.transport.is_closing():
+                # It takes a pump some microseconds to close a socket.
+                await asyncio.wait([self.connection_lost_waiter], timeout=_CLOSING_S)
             await super().drain()
         else:
             async with asyncio.timeout_at(self.close_deadline):

@@ -232,17 +232,21 @@ class Monitor:
             return True
         return self.lag_s > limit_s and now - self._late_at < within_s
 
+    def note_late(self, late_s: float) -> None:
+        """The loop was seen to be late by ``late_s``."""
+        now = time.monotonic()
+        # It counts for a second, however punctual the loop is afterwards.
+        if late_s >= self.lag_s or now - self._late_at > 1.0:
+            self.lag_s, self._late_at = late_s, now
+        self.lag_max_s = max(self.lag_max_s, late_s)
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due = time.monotonic() + TICK_S
         self._timer = loop.call_later(TICK_S, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.monotonic()
-        late = max(0.0, now - self._due)
-        # A late tick counts for a second, however punctual those after it are.
-        if late >= self.lag_s or now - self._late_at > 1.0:
-            self.lag_s, self._late_at = late, now
-        self.lag_max_s = max(self.lag_max_s, late)
+        self.note_late(max(0.0, now - self._due))
         for one in list(self._watched):
             try:
                 going_on = one._look(now)

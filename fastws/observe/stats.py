@@ -76,6 +76,7 @@ class Stats:
             "network": a ping of ours is unanswered for more than a second, or the peer doesn't take what we send, and
             the kernel is sending again what wasn't acknowledged (Linux);
             "peer": the same, but the peer's kernel acknowledges, or ours doesn't tell.
+        receive: Who reads the socket: the event loop, or a receive thread.
         idle_s: Time since the last byte came into the kernel's buffer; None where it can't be told (it can be for
             TCP on Linux).
     """
@@ -111,3 +112,4 @@ class Stats:
     exchange_lag_s: float | None = None
     stalled_by: StalledBy = None
     idle_s: float | None = None
+    receive: Literal["loop", "thread"] = "loop"

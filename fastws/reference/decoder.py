@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..overflow import Figures
 from ..wire import Status, Violation
 from .batch import Batch, Record
 from .decoding import Decoding
@@ -186,6 +187,22 @@ class FrameDecoder(Decoding):
     def unlogged(self) -> list[tuple[int, bool, bytes]]:
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
         return [(frame.opcode, frame.fin, frame.payload) for frame in self._inbox.unseen()]
+
+    def figures(self) -> Figures:
+        """All of them that add up, of one moment."""
+        return Figures(
+            self.messages_received,
+            self.bytes_received,
+            self.delivered,
+            self.answered,
+            self.queued_messages,
+            self.queued_messages_max,
+            self.queued_bytes,
+            self.queued_bytes_max,
+            self.lost,
+            self.gaps,
+            self.exchange_lag_ns,
+        )
 
     def clear(self) -> None:
         """Throw away the queued messages."""

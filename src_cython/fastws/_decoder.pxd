@@ -100,6 +100,8 @@ cdef class FrameDecoder:
     cdef uint64_t ready(self) except? 0
     cdef int64_t head_ns(self) noexcept
     cdef bint can_resume(self) except -1
+    cdef list take_unlogged(self)
+    cdef object take_fragment(self)
     cdef object pop_message(self, object decode)
     cdef object join_head(self, object decode)
     cdef Py_ssize_t head_fragments(self, uint64_t index) noexcept nogil

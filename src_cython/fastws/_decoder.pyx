@@ -114,6 +114,7 @@ from ._wire cimport (
 )
 
 from fastws import wire
+from fastws.overflow import Figures
 
 cdef extern from *:
     """
@@ -1036,9 +1037,12 @@ cdef class FrameDecoder:
 
     def pop_fragment(self):
         """Take the next data frame as (opcode, fin, payload), decompressed; None if there is none."""
-        cdef tuple fragment
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
+        return self.take_fragment()
+
+    cdef object take_fragment(self):
+        cdef tuple fragment
         if self.admits:
             self.expire()
         if inbox_frames(&self.inbox) == 0 or (self.admits and self.inbox.messages == 0):
@@ -1168,10 +1172,13 @@ cdef class FrameDecoder:
 
     def unlogged(self):
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
-        cdef list frames = []
-        cdef uint64_t i
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
+        return self.take_unlogged()
+
+    cdef list take_unlogged(self):
+        cdef list frames = []
+        cdef uint64_t i
         for i in range(max(self.logged, self.inbox.head), self.inbox.tail):
             if not self.inbox.ring[i & (self.inbox.capacity - 1)].flags & FLAG_DEAD:
                 frames.append(fragment_of(&self.inbox.ring[i & (self.inbox.capacity - 1)]))
@@ -1249,11 +1256,37 @@ cdef class FrameDecoder:
 
     # Figures
 
+    def figures(self):
+        """All of them that add up, of one moment: a `Figures`."""
+        cdef Guard guard
+        cdef uint64_t[LOSSES] lost
+        cdef uint64_t received, delivered, answered, messages, messages_max, nbytes, nbytes_max, bytes_in, gaps
+        cdef Admission* admission = &self.gate.admission
+        cdef int64_t lag_ns
+        cdef bint lagged
+        cdef int i
+        guard.look(self.latch, &self.decoding)
+        inbox_recount(&self.inbox)
+        received = self.inbox.messages_in
+        messages = self.inbox.messages + self.inbox.held_messages
+        nbytes = self.inbox.bytes + self.inbox.held_bytes
+        messages_max, nbytes_max, bytes_in = self.messages_max, self.bytes_max, self.bytes_in
+        answered, gaps, lagged, lag_ns = admission.answered, admission.gaps, admission.lagged, admission.lag_ns
+        memcpy(lost, admission.lost, sizeof(lost))
+        guard.leave()
+        delivered = received - messages - answered
+        for i in range(LOSSES):
+            delivered -= lost[i]
+        return Figures(
+            received, bytes_in, delivered, answered, messages, max(messages, messages_max), nbytes,
+            max(nbytes, nbytes_max), losses_of(lost), gaps, lag_ns if lagged else None
+        )
+
     @property
     def violation(self):
         """(`Violation`, value, limit) once the peer broke a rule, else None."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         if not self.violated:
             return None
         return self.violated, self.violation_value, self.violation_limit
@@ -1262,14 +1295,14 @@ cdef class FrameDecoder:
     def blocked(self):
         """Whether decoding stopped at a queue limit."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.blocked
 
     @property
     def resumable(self):
         """Whether it is blocked and the queue is at or below its low-water marks: call ``resume()``."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.may_resume()
 
     @property
@@ -1278,7 +1311,7 @@ cdef class FrameDecoder:
         don't apply (``max_size`` and ``max_fragments`` do), as they would wait for each other for ever. Cleared when a
         message completes."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.want
 
     @want_message.setter
@@ -1305,7 +1338,7 @@ cdef class FrameDecoder:
         """Set when a closing handshake must not wait behind data: from then on data frames are thrown away, without a
         look at their payload, and no queue limit applies. Queued messages stay."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.dropping
 
     @dropping.setter
@@ -1318,7 +1351,7 @@ cdef class FrameDecoder:
     def queued_messages(self):
         """Complete messages that wait."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         inbox_recount(&self.inbox)
         return self.inbox.messages + self.inbox.held_messages
 
@@ -1326,7 +1359,7 @@ cdef class FrameDecoder:
     def queued_frames(self):
         """Data frames that wait, those of incomplete messages included."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         inbox_recount(&self.inbox)
         return inbox_frames(&self.inbox) + self.inbox.held_messages
 
@@ -1334,7 +1367,7 @@ cdef class FrameDecoder:
     def queued_bytes(self):
         """Payload bytes that wait, those of incomplete messages included."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         inbox_recount(&self.inbox)
         return self.inbox.bytes + self.inbox.held_bytes
 
@@ -1342,7 +1375,7 @@ cdef class FrameDecoder:
     def current_size(self):
         """Bytes of the fragmented message that is being received; None outside of one."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.message_size if self.fragmented else None
 
     @property
@@ -1352,7 +1385,7 @@ cdef class FrameDecoder:
         While its header isn't complete, the expected number is that of the header so far known (at least 2).
         """
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         if self.frame_size == 0 or self.blocked:
             return 0, 0
         return self.pending(), self.frame_size
@@ -1361,7 +1394,7 @@ cdef class FrameDecoder:
     def oldest_ns(self):
         """When the first queued message was received (``time.monotonic_ns()``); 0 if none is."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.oldest()
 
     cdef int64_t oldest(self) noexcept nogil:
@@ -1376,14 +1409,14 @@ cdef class FrameDecoder:
     def queued_messages_max(self):
         """Most messages that ever waited at the end of a step."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.messages_max
 
     @property
     def queued_bytes_max(self):
         """Most payload bytes that ever waited at the end of a step."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.bytes_max
 
     @property
@@ -1392,7 +1425,7 @@ cdef class FrameDecoder:
         cdef Guard guard
         cdef uint64_t count
         cdef int i
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         inbox_recount(&self.inbox)
         count = self.inbox.messages_in - self.inbox.messages - self.inbox.held_messages - self.gate.admission.answered
         for i in range(LOSSES):
@@ -1403,7 +1436,7 @@ cdef class FrameDecoder:
     def answered(self):
         """Messages that a `Reply` took."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.gate.admission.answered
 
     @property
@@ -1411,7 +1444,7 @@ cdef class FrameDecoder:
         """Messages that no consumer will get, since the beginning."""
         cdef Guard guard
         cdef uint64_t[LOSSES] lost
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         memcpy(lost, self.gate.admission.lost, sizeof(lost))
         guard.leave()
         return losses_of(lost)
@@ -1419,39 +1452,39 @@ cdef class FrameDecoder:
     def lost_by_key(self, limit=10, /):
         """Keys that lost most: (key, dropped, conflated), most first."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.look(self.latch, &self.decoding)
         return self.gate.lost_by_key(limit)
 
     def last_seen(self):
         """For ``track``: when the last message of each key was received (``time.monotonic_ns()``)."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.look(self.latch, &self.decoding)
         return self.gate.last_seen()
 
     @property
     def gaps(self):
         """Messages that didn't follow their predecessor."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.gate.admission.gaps
 
     @property
     def exchange_lag_ns(self):
         """Age of the last message on arrival, by the exchange's clock and ours; None if none told."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.gate.admission.lag_ns if self.gate.admission.lagged else None
 
     @property
     def messages_received(self):
         """Complete messages decoded so far."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.inbox.messages_in
 
     @property
     def bytes_received(self):
         """Bytes taken from the network so far."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self.latch, False)
         return self.bytes_in

@@ -21,5 +21,6 @@ cdef extern from "latch.hpp" namespace "fastws" nogil:
 
     cdef cppclass Guard:
         int enter(Latch* latch, bint decoding) except -1 with gil
+        int look(Latch* latch, const bint* decoding) except -1 with gil
         void leave() noexcept
         void sleep_until(int64_t deadline_ns) except * with gil

@@ -9,7 +9,7 @@ import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
@@ -54,16 +54,16 @@ cdef extern from *:
         for (auto *line : lines) handles.push_back(line->handle);
         return lines.size();
     }
-    static inline size_t fastws_take(
+    static inline int64_t fastws_take(
         fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what
     ) {
         std::vector<fastws::Reports::Entry> entries;
-        reports->take(entries);
+        int64_t rung_ns = reports->take(entries);
         for (auto &entry : entries) {
             handles.push_back(entry.handle);
             what.push_back(entry.report);
         }
-        return entries.size();
+        return rung_ns;
     }
     """
     size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
@@ -74,7 +74,7 @@ cdef extern from *:
     void fastws_close_fd(int fd) noexcept
     void fastws_forget(Line* line) noexcept
     Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports) noexcept
-    size_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
+    int64_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     int Process_id "fastws::Process::id"() noexcept
@@ -95,9 +95,14 @@ cdef int over_step(Line* line) noexcept nogil:
 
 @cython.final
 cdef class Hub:
-    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets."""
+    """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets.
+
+    Attributes:
+        rung_ns: When what was taken last had made it readable (``time.monotonic_ns()``); 0 if nothing had.
+    """
 
     cdef shared_ptr[Reports] reports
+    cdef readonly int64_t rung_ns
 
     def __init__(self):
         self.reports = make_shared[Reports]()
@@ -113,8 +118,10 @@ cdef class Hub:
         """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
         cdef vector[void*] handles
         cdef vector[uint32_t] what
-        cdef size_t i, count = fastws_take(self.reports.get(), handles, what)
+        cdef size_t i, count
         cdef list taken = []
+        self.rung_ns = fastws_take(self.reports.get(), handles, what)
+        count = handles.size()
         # Held before anything is made: that may run the collector, which may free sockets.
         for i in range(count):
             Py_INCREF(<object> handles[i])

@@ -79,7 +79,9 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void* spent_segment
 
     cdef unsigned long loop_thread
-    cdef object on_notices
+    cdef object ahead
+    cdef object log
+    cdef bint logs_ahead        # log isn't None
 
     # Behind the latch.
     cdef bint armed             # the loop is to be told of the next message
@@ -111,8 +113,8 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void decode_rest(self) noexcept nogil
     cdef int attach(self, Pump* pump, Line* line) except -1
     cdef int detach(self) except -1
-    cdef int fetch(self) except -1
-    cdef int tell_notices(self) except -1
+    cdef uint64_t fetch(self, bint alone) except? 0
+    cdef bint is_ahead(self) noexcept
     cdef void take_run(self) noexcept nogil
     cdef void drop_run(self, uint32_t count) noexcept nogil
     cdef void flush_run(self) noexcept nogil

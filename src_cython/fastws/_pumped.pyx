@@ -74,6 +74,7 @@ cdef extern from "entropy.hpp" namespace "fastws" nogil:
     bint masking_key(uint8_t* key) noexcept
 
 cdef enum:
+    AHEAD_MAX = 8               # times that something is told ahead of one message, while more and more comes
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
     ANSWERED = 0x80             # set in the opcode of a ping that the pump has answered
     URGENT = STATUS_CONTROL | STATUS_BLOCKED | STATUS_NOTICE
@@ -184,7 +185,9 @@ cdef class PumpedDecoder(FrameDecoder):
             self.armed = False
         if status & STATUS_VIOLATION:
             self.told = True
-        if self.blocked:
+        if not self.blocked:
+            self.end_pause()
+        else:
             self.held.stop(True)
             self.note_pause()
             step = STEP_BLOCKED if step == STEP_ON else step
@@ -273,37 +276,48 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef uint64_t ready(self) except? 0:
         if self.run_at == self.run_end:
-            self.fetch()
+            return self.fetch(False)
         return self.run_end - self.run_at
 
     cdef int64_t head_ns(self) noexcept:
         return self.run[self.run_at].received_ns if self.run_at < self.run_end else 0
 
-    cdef int fetch(self) except -1:
-        """Take the next run out of the queue; with a policy, or fragments, one message."""
+    cdef uint64_t fetch(self, bint alone) except? 0:
+        """Take the next run out of the queue. Returns how many messages can be had.
+
+        With a policy, or fragments, that is one message, and only if ``alone``: it may still be replaced or streamed.
+        """
         cdef Guard guard
+        cdef int tries = 0
+        cdef uint64_t count = 0
+        cdef list frames = None
         self.flush_run()
         self.run_at = self.run_end = 0
         guard.enter(self.latch, False)
-        if self.gate.admission.notice_count and self.on_notices is not None:
+        while self.is_ahead() and tries < AHEAD_MAX:
             guard.leave()
-            self.tell_notices()
+            self.ahead(self)
             guard.enter(self.latch, False)
+            tries += 1
         if self.run_at != self.run_end:
-            return 0                    # somebody has fetched while this thread was without the GIL
+            return self.run_end - self.run_at       # somebody has fetched while this thread was without the GIL
         self.held.set(0, 0)
         if self.admits:
             self.expire()
         self.run_bytes = 0
         if self.inbox.messages == 0:
             return 0
+        if self.logs_ahead:
+            frames = self.take_unlogged()
         if self.admits or inbox_frames(&self.inbox) != self.inbox.messages or not inbox_head(&self.inbox).flags & 2:
-            if not self.take_one(&self.run[0], True):
-                return 0
-            self.run_end = 1
-            self.run_bytes = self.run[0].length
+            if not alone:
+                count = self.inbox.messages
+            elif self.take_one(&self.run[0], True):
+                self.run_end = count = 1
+                self.run_bytes = self.run[0].length
         else:
             self.take_run()
+            count = self.run_end
         self.held.set(self.run_end, self.run_bytes)
         inbox_recount(&self.inbox)
         # What is in the queue alone is above a low-water mark: no need to look before the run is at its end, as
@@ -312,18 +326,32 @@ cdef class PumpedDecoder(FrameDecoder):
             self.inbox.messages <= self.inbox.messages_low
             and self.inbox.bytes + RECORD_BYTES * inbox_frames(&self.inbox) <= self.inbox.bytes_low
         )
-        return 0
+        guard.leave()
+        if frames:
+            self.log(frames)
+        return count
 
-    cdef int tell_notices(self) except -1:
-        """Notices come ahead of messages; their report to the loop may be under way, but we are in the loop."""
-        if self.loop_thread == PyThread_get_thread_ident():
-            self.on_notices(self)
-        return 0
+    cdef bint is_ahead(self) noexcept:
+        """Whether something is to be told before messages are taken."""
+        return (
+            self.ahead is not None
+            and self.gate.admission.notice_count
+            and self.loop_thread == PyThread_get_thread_ident()
+        )
 
-    def tell(self, on_notices):
-        """Call ``on_notices(decoder)`` ahead of messages that are taken in this thread, when there are `notices`."""
+    def call_ahead(self, on_notices, on_frames=None):
+        """What comes ahead of messages that are taken, although the report to the loop may still be under way.
+
+        Args:
+            on_notices: Called with the decoder in this thread, if there are `notices`.
+            on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
+        """
+        cdef Guard guard
+        guard.enter(self.latch, False)
         self.loop_thread = PyThread_get_thread_ident()
-        self.on_notices = on_notices
+        self.ahead = on_notices
+        self.log = on_frames
+        self.logs_ahead = self.keeps_pings = on_frames is not None
 
     cdef void take_run(self) noexcept nogil:
         """Unfragmented messages from the head of the ring, with their references."""
@@ -364,7 +392,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Record* record
         cdef object message
         if self.run_at == self.run_end:
-            self.fetch()
+            self.fetch(True)
             if self.run_end == 0:
                 return None
         record = &self.run[self.run_at]
@@ -385,10 +413,19 @@ cdef class PumpedDecoder(FrameDecoder):
         return self.pop_message(decode)
 
     def pop_fragment(self):
+        cdef Guard guard
         cdef Record* record
         cdef tuple fragment
+        cdef list frames = None
         if self.run_at == self.run_end:
-            return FrameDecoder.pop_fragment(self)
+            guard.enter(self.latch, False)
+            if self.logs_ahead:
+                frames = self.take_unlogged()
+            taken = self.take_fragment()
+            guard.leave()
+            if frames:
+                self.log(frames)
+            return taken
         record = &self.run[self.run_at]
         fragment = (
             1 if record.flags & FLAG_TEXT else 2, True, PyBytes_FromStringAndSize(<char*> record.data, record.length)
@@ -404,24 +441,28 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef uint64_t wanted, taken, added = 0
         cdef bint told
         cdef Batch batch
-        guard.enter(self.latch, False)
-        told = self.gate.admission.notice_count and self.on_notices is not None
-        guard.leave()
-        if told:
-            self.tell_notices()
-        if self.run_at == self.run_end:
-            return FrameDecoder.take(self, max_messages)
+        cdef list frames = None
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-        # What is left of a run comes first.
         wanted = <uint64_t> -1 if max_messages is None else max_messages
         guard.enter(self.latch, False)
-        # Counted inside: clear() may have come while this thread was without the GIL.
+        if self.is_ahead():
+            guard.leave()
+            self.ahead(self)
+            guard.enter(self.latch, False)
+        if self.logs_ahead:
+            frames = self.take_unlogged()
+        # What is left of a run comes first. Counted inside: clear() may have come while we were without the GIL.
         taken = self.run_end - self.run_at
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
             added = self.move_out(wanted - taken, &more)
+        if taken + added == 0:
+            guard.leave()
+            if frames:
+                self.log(frames)
+            return batch_new(NULL, 0)
         records = <Record*> realloc(more, (taken + added) * sizeof(Record))
         if records == NULL:
             # Nothing is lost but order would be: what was moved out comes back as lost.
@@ -439,6 +480,8 @@ cdef class PumpedDecoder(FrameDecoder):
         self.held.set(self.run_end - self.run_at, self.run_bytes)
         told = self.unreported(lost)
         guard.leave()
+        if frames:
+            self.log(frames)
         batch = batch_new(records, taken + added)
         if told:
             batch.losses = losses_of(lost)
@@ -459,7 +502,6 @@ cdef class PumpedDecoder(FrameDecoder):
             self.blocked = False
             self.held.stop(False)
             self.gate.admission.hold_full = self.gate.admission.hold_old = False
-            self.end_pause()
             self.resuming = True
             if self.pump != NULL:
                 self.pump.order(self.line, ORDER_LOOK)
@@ -472,14 +514,15 @@ cdef class PumpedDecoder(FrameDecoder):
         if not self.resuming:
             return
         self.resuming = False
-        if not self.pending():
-            return
-        if self.segment == NULL and self.reserve(0) < 0:
-            self.fail(OUT_OF_MEMORY, self.carried, 0)
-        elif self.received(0):
-            self.decode_pending()
-            self.settle()
-            self.held.stop(self.blocked)
+        if self.pending():
+            if self.segment == NULL and self.reserve(0) < 0:
+                self.fail(OUT_OF_MEMORY, self.carried, 0)
+            elif self.received(0):
+                self.decode_pending()
+                self.settle()
+                self.held.stop(self.blocked)
+        if not self.blocked:
+            self.end_pause()
 
     cdef int attach(self, Pump* pump, Line* line) except -1:
         """From now on the pump feeds it."""
@@ -527,7 +570,7 @@ cdef class PumpedDecoder(FrameDecoder):
     def timed_controls(self):
         """Take the control frames as (opcode, payload, ``time.monotonic_ns()`` of the read).
 
-        Pings that the pump has answered come only if `keeps_pings` is set, with 0x80 added to their opcode.
+        Pings that the pump has answered come only if frames are logged, with 0x80 added to their opcode.
         """
         cdef Guard guard
         cdef list frames = []
@@ -619,19 +662,6 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         guard.enter(self.latch, False)
         return self.over
-
-    @property
-    def keeps_pings(self):
-        """Whether `timed_controls` tells of pings that were answered."""
-        cdef Guard guard
-        guard.enter(self.latch, False)
-        return self.keeps_pings
-
-    @keeps_pings.setter
-    def keeps_pings(self, bint value):
-        cdef Guard guard
-        guard.enter(self.latch, False)
-        self.keeps_pings = value
 
     @property
     def pings(self):

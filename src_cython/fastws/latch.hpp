@@ -204,6 +204,16 @@ class Guard {
         return 0;
     }
 
+    /* The same for who may be in another thread than the one that decodes: waits for that. */
+    int look(Latch *latch, const int *decoding) {
+        for (int i = 0; latch == nullptr && *decoding && i < LOOKS_MAX; i++) {
+            PyThreadState *state = PyEval_SaveThread();
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+            PyEval_RestoreThread(state);
+        }
+        return enter(latch, *decoding);
+    }
+
     void leave() {
         if (latch_ != nullptr) latch_->leave();
         latch_ = nullptr;
@@ -223,6 +233,8 @@ class Guard {
     }
 
   private:
+    static constexpr int LOOKS_MAX = 2000;      /* 100 ms or more; a chunk takes one at most */
+
     Latch *latch_ = nullptr;
 };
 

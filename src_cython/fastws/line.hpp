@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -73,6 +74,7 @@ class Reports {
         line->reported |= report;
         if (lines_.size() == 1 && !rung_) {
             rung_ = true;
+            rung_at_ = std::chrono::steady_clock::now();
             bell_.ring();
         }
     }
@@ -82,16 +84,22 @@ class Reports {
         uint32_t report;
     };
 
-    void take(std::vector<Entry> &entries) {
+    /* Returns when the bell was rung, as time.monotonic_ns() tells it; 0 if it wasn't. */
+    int64_t take(std::vector<Entry> &entries) {
         std::lock_guard<std::mutex> lock(mutex_);
+        int64_t rung_ns = 0;
         entries.clear();
         for (Line *line : lines_) {
             entries.push_back({line->handle, line->reported});
             line->reported = 0;
         }
         lines_.clear();
-        if (rung_) bell_.silence();
+        if (rung_) {
+            bell_.silence();
+            rung_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(rung_at_.time_since_epoch()).count();
+        }
         rung_ = false;
+        return rung_ns;
     }
 
     /* Before its memory goes. */
@@ -109,6 +117,7 @@ class Reports {
     std::mutex mutex_;
     Bell bell_;
     bool rung_ = false;
+    std::chrono::steady_clock::time_point rung_at_;
     std::vector<Line *> lines_;
 };
 

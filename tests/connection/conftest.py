@@ -5,7 +5,30 @@ from __future__ import annotations
 import pytest
 from interop.certificate import Certificate, make_certificate
 
+import fastws
+
 from .net import PLAIN, Link, tls_link
+
+RECEIVERS = ["loop", "thread"] if fastws.IMPLEMENTATION == "compiled" else ["loop"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With TLS the event loop receives anyway; some tests are about the loop itself."""
+    kept, dropped = [], []
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        in_loop = "tls" in parameters.values() or item.get_closest_marker("loop_receives")
+        (dropped if parameters.get("receive") == "thread" and in_loop else kept).append(item)
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = kept
+
+
+@pytest.fixture(params=RECEIVERS, autouse=True)
+def receive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who reads the sockets: each test runs with the event loop, and with a receive thread."""
+    receiver: str = request.param
+    monkeypatch.setenv("FASTWS_RECEIVE", receiver)
+    return receiver
 
 
 @pytest.fixture(scope="session")

@@ -291,6 +291,7 @@ async def test_two_floods():
         assert min(received.values()) >= 5000
 
 
+@pytest.mark.loop_receives
 @over_loops
 async def test_bytes_read_in_a_turn(side):
     """Reading alone doesn't starve the loop either: uvloop reads a socket up to 32 times in a cycle."""

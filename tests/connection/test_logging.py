@@ -110,6 +110,8 @@ async def logs_of_exchange(client, server, *, level=logging.DEBUG, closer="clien
     return [log.entries for log in logs]
 
 
+# A thread that receives finds the end of the stream when it comes, not when the loop gets to it.
+@pytest.mark.loop_receives
 @over_loops
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest.mark.parametrize("closer", ["client", "server"])

@@ -236,7 +236,7 @@ async def test_resync(side):
         await peer.send(TEXT, b"through")
         await until(lambda: ws.stats.messages_in == 4)
         # Losses are told by the clock.
-        assert [event for event in events if not isinstance(event, fastws.MessagesLost)] == [ResyncNeeded("A")]
+        await until(lambda: [e for e in events if not isinstance(e, fastws.MessagesLost)] == [ResyncNeeded("A")])
         assert await ws.recv() == "through"
         await peer.send(TEXT, quote("A", 3))
         await peer.through()

@@ -463,6 +463,7 @@ async def test_after_the_transport_was_closed(side, how):
             await ws.send("x")
 
 
+@pytest.mark.loop_receives
 @over_loops
 async def test_transports_that_are_not_plain(link):
     """TLS, a transport of somebody else's and a subclass are given every byte."""

@@ -1,0 +1,98 @@
+"""Receiving without an event loop: any thread may wait for batches, without the GIL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
+
+from .core import Batch, PumpedDecoder
+from .receiving import Receiving
+
+__all__ = ["BatchIterator", "Blocking"]
+
+
+class BatchIterator(Iterator[Batch]):
+    """What `Connection.iter_batches` gives; it can be continued after a `TimeoutError`."""
+
+    def __init__(self, connection: Blocking, max_messages: int | None, timeout: float | None) -> None:
+        self._connection = connection
+        self._max_messages = max_messages
+        self._timeout = timeout
+
+    def __iter__(self) -> BatchIterator:
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            return self._connection._next_batch(self._max_messages, self._timeout)
+        except ConnectionClosedOK:
+            raise StopIteration from None
+
+
+class Blocking(Receiving):
+    """The part of `Connection` that gives messages to other threads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ended = threading.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._ended.set()
+
+    def iter_batches(self, *, max_messages: int | None = None, timeout: float | None = None) -> BatchIterator:
+        """Iterate on batches of incoming messages in any thread, with ``receive="thread"``.
+
+        Waiting needs neither the GIL nor an event loop in that thread. It ends and raises as ``async for message in
+        connection`` does. One thread or coroutine may receive at a time.
+
+        Args:
+            max_messages: Most messages in a batch, 1 or more; None is no limit.
+            timeout: Seconds to wait for a batch before `TimeoutError`, after which the iteration may go on; None is no
+                limit.
+
+        Raises:
+            RuntimeError: If the event loop receives: use `batches` then.
+            ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
+        """
+        if max_messages is not None and max_messages < 1:
+            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
+        if timeout is not None and timeout < 0.0:
+            raise ValueError(f"timeout is {timeout}, must be positive or zero")
+        if not isinstance(self._decoder, PumpedDecoder):
+            raise RuntimeError('iter_batches() needs a connection with receive="thread"; here the event loop receives')
+        return BatchIterator(self, max_messages, timeout)
+
+    def _next_batch(self, max_messages: int | None, timeout: float | None) -> Batch:
+        decoder, turn = self._decoder, self._turn
+        assert isinstance(decoder, PumpedDecoder)
+        assert turn is not None
+        if turn.busy:
+            raise ConcurrencyError("cannot call iter_batches while another thread or coroutine is already receiving")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        turn.busy = True
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not decoder.wait(left):
+                    raise TimeoutError(f"no message within {timeout} s")
+                if decoder.resumable:
+                    decoder.resume()
+                batch = decoder.take(max_messages)
+                if decoder.resumable:
+                    decoder.resume()
+                if batch:
+                    turn.renew()
+                    turn.took(batch)
+                    return batch
+                # At the end, the loop says why; and what wasn't decoded for want of room has come by then.
+                if decoder.is_over and not self._ended.wait(left):
+                    raise TimeoutError(f"the connection is lost, and its event loop didn't look within {timeout} s")
+                if self._ended.is_set() and not decoder.queued_messages and not decoder.resumable:
+                    raise self.close_exc
+        finally:
+            turn.busy = False

@@ -1,0 +1,89 @@
+"""A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
+
+It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its
+number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers with
+a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import select
+import socket
+import struct
+import sys
+import time
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    head = bytes([0x80 | opcode])
+    return head + (bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + struct.pack(">H", len(payload))) + payload
+
+
+def frames_of(data: bytearray) -> list[tuple[int, bytes]]:
+    """Take the complete, masked, short frames from the beginning of ``data``."""
+    found = []
+    while len(data) >= 6 and len(data) >= 6 + (data[1] & 0x7F):
+        length = data[1] & 0x7F
+        key, payload = data[2:6], data[6 : 6 + length]
+        found.append((data[0] & 0x0F, bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))))
+        del data[: 6 + length]
+    return found
+
+
+def serve(connection: socket.socket, interval: float) -> None:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(4096)
+    lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")]
+    key = lines[0].split(b":")[1].strip()
+    accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+    data = bytearray()
+    sent: dict[bytes, float] = {}
+    pongs: list[int] = []
+    longest = 0.0
+    due = time.monotonic()
+    number = 0
+    while True:
+        wait = max(0.0, due - time.monotonic())
+        if select.select([connection], [], [], wait)[0]:
+            got = connection.recv(65536)
+            if not got:
+                return
+            data += got
+            for opcode, payload in frames_of(data):
+                if opcode == 0xA:
+                    pongs.append(int(payload))
+                    longest = max(longest, time.monotonic() - sent.pop(payload))
+                elif opcode == 0x9:
+                    answer = frame(0xA, payload)
+                    connection.sendall(answer)
+                elif opcode == 0x1 and payload == b"report":
+                    report = json.dumps({"pings": number, "pongs": pongs, "longest": longest}).encode()
+                    connection.sendall(frame(0x1, b"report " + report[:60000]))
+                elif opcode == 0x8:
+                    connection.sendall(frame(0x8, payload))
+                    return
+        if time.monotonic() >= due:
+            due += interval
+            number += 1
+            name = str(number).encode()
+            sent[name] = time.monotonic()
+            connection.sendall(frame(0x9, name) + frame(0x1, name) * 10)
+
+
+if __name__ == "__main__":
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        client, _ = listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with client:
+            serve(client, float(sys.argv[1]))
