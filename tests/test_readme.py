@@ -182,7 +182,7 @@ def test_names_exist():
     paths = [code for code in CODE if re.fullmatch(r"(tests|benchmarks|fastws|src_cython|\.ci)/[\w./]+", code)]
     assert len(paths) >= 5
     assert not [path for path in [*links, *paths] if not (ROOT / path).exists()]
-    read = "".join(path.read_text() for path in (ROOT / "setup.py", ROOT / "fastws" / "core.py"))
+    read = "".join(path.read_text() for path in (ROOT / "setup.py", *(ROOT / "fastws").glob("*.py")))
     variables = {name for code in CODE for name in re.findall(r"\bFASTWS_\w+", code)}
     assert variables >= {"FASTWS_PURE", "FASTWS_SIMDJSON_DIR"}
     assert not [name for name in variables if f'"{name}"' not in read]

@@ -62,8 +62,8 @@ FULL = Stats(
 )
 """Each figure has a value of its own."""
 
-NOT_SHOWN = {"lost_by_key", "controls_out"}
-"""Keys would be too many time series."""
+NOT_SHOWN = {"receive", "lost_by_key", "controls_out"}
+"""A setting; keys would be too many time series."""
 
 
 class Fake:
