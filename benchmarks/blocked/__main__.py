@@ -86,7 +86,8 @@ def milliseconds(seconds: float) -> str:
 def part_blocked(args: argparse.Namespace, peer: Peer) -> None:
     rows = []
     url = peer.url("pings", period_ms=PERIOD_MS, cutoff_ms=int(args.seconds * 1000 / 3))
-    for how, name in HOWS.items():
+    for how in args.how:
+        name = HOWS[how]
         for contender in args.contender:
             measured(args, "blocked", contender, url=url, how=how, seconds=args.seconds)
             report = peer.report()
@@ -220,6 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--how", nargs="+", choices=HOWS, default=list(HOWS), help="by what the loop is blocked")
     parser.add_argument("--seconds", type=float, default=10, help="how long the loop is blocked")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")

@@ -73,6 +73,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef Record[RUN_MAX] run
     cdef uint32_t run_at, run_end
     cdef uint64_t run_bytes
+    cdef bint run_is_low        # the queue may be at its low-water marks before the run is at its end
     cdef Held held
     cdef uint32_t spent         # messages whose references to one segment weren't given back
     cdef void* spent_segment

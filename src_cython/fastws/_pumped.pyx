@@ -35,6 +35,7 @@ from ._wire cimport (
     OUT_OF_MEMORY,
     PING,
     PONG,
+    RECORD_BYTES,
     STATUS_BLOCKED,
     STATUS_CONTROL,
     STATUS_NOTICE,
@@ -319,6 +320,12 @@ cdef class PumpedDecoder(FrameDecoder):
             count = self.run_end
         self.held.set(self.run_end, self.run_bytes)
         inbox_recount(&self.inbox)
+        # What is in the queue alone is above a low-water mark: no need to look before the run is at its end, as
+        # without policies only its consumer makes a queue shorter.
+        self.run_is_low = self.admits or (
+            self.inbox.messages <= self.inbox.messages_low
+            and self.inbox.bytes + RECORD_BYTES * inbox_frames(&self.inbox) <= self.inbox.bytes_low
+        )
         guard.leave()
         if frames:
             self.log(frames)
@@ -482,7 +489,7 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef bint can_resume(self) except -1:
         cdef Guard guard
-        if not self.held.stopped():
+        if not self.held.stopped() or (self.run_at != self.run_end and not self.run_is_low):
             return False
         guard.enter(self.latch, False)
         return self.may_resume()
