@@ -1,3 +1,4 @@
+import ssl
 from typing import final
 
 from typing_extensions import Buffer
@@ -44,15 +45,40 @@ class PumpSocket:
     def pause(self, paused: bool, /) -> None:
         """Whether reading shall rest."""
     def close(self) -> None:
-        """Close it when all is sent; nothing is read any more."""
+        """Close it when all is sent; nothing is read any more. With TLS, when the peer has closed it as well."""
     def abort(self) -> None:
         """Close it now. In a forked child: its own descriptor only."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""
     @property
+    def encryption(self) -> Encryption | None: ...
+    @property
     def error(self) -> int:
-        """errno of what ended it, or 0."""
+        """errno of what ended it, or 0; EPROTO if it was TLS, see `tls_failure`."""
+    @property
+    def tls_failure(self) -> str | None:
+        """What libssl says has made TLS fail; None if it hasn't."""
+
+def libssl_missing() -> str | None:
+    """Why Python's libssl can't be used without Python; None if it can."""
+
+@final
+class Encryption:
+    """The TLS session of an `ssl.SSLSocket`, for use without Python.
+
+    Args:
+        sock: Not closed; nobody else may read or write it once a pump has adopted it.
+
+    Raises:
+        NotImplementedError: If it can't be used so.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None: ...
+    @property
+    def sock(self) -> ssl.SSLSocket: ...
+    def close(self) -> None:
+        """Close the socket, without a word to the peer. What was negotiated can still be asked for."""
 
 @final
 class Pump:
@@ -80,8 +106,12 @@ class Pump:
     @property
     def running(self) -> bool:
         """Whether its thread runs."""
-    def adopt(self, fd: int, decoder: PumpedDecoder, hub: Hub | None = None, /) -> PumpSocket:
+    def adopt(
+        self, fd: int, decoder: PumpedDecoder, hub: Hub | None = None, encryption: Encryption | None = None, /
+    ) -> PumpSocket:
         """Read a copy of a socket's descriptor into ``decoder``, after ``pause(False)``. Nobody else may read it.
+
+        The socket of an ``encryption`` is closed when the pump is done with it.
 
         Raises:
             OSError: If the descriptor can't be copied, or no thread be started.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import websockets.client as upstream_module
 from websockets.asyncio.client import ClientConnection as UpstreamClientConnection
 from websockets.asyncio.client import connect as upstream_connect
+from websockets.proxy import get_proxy
 from websockets.typing import PathLike
 
 from .connection import Connection, MaxQueue
-from .options import merged_signature, take_options
+from .options import Options, merged_signature, take_options
+from .tls import Security
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
 
@@ -53,6 +58,26 @@ class connect(upstream_connect):
     ) -> None:
         factory = connection_factory(create_connection, ClientConnection, kwargs)
         super().__init__(uri, max_queue=max_queue, create_connection=factory, **kwargs)
+        self._pumped = is_pumped(factory)
+
+    async def open_tcp_connection(self) -> Any:
+        """As in ``websockets``; TLS for a receive thread is on the socket itself, whatever has opened it."""
+        arguments = {**self.create_connection_kwargs}
+        security = None
+        if self._pumped and self.ws_uri.secure:
+            arguments = {"ssl": True, "server_hostname": self.ws_uri.host, **arguments}
+            security = Security.taken_from(arguments, server_side=False)
+        if security is None:
+            return await super().open_tcp_connection()
+        dialing = copy.copy(self)
+        if dialing.proxy is True:
+            dialing.proxy = get_proxy(self.ws_uri)
+        dialing.ws_uri = dataclasses.replace(self.ws_uri, secure=False)
+        dialing.create_connection_kwargs = arguments
+        dialing.factory = secured(lambda _: self.factory(self.ws_uri), security)
+        connection: Any = await upstream_connect.open_tcp_connection(dialing)
+        await connection._securing
+        return connection
 
     async def __aenter__(self) -> ClientConnection:
         return await super().__aenter__()  # type: ignore[return-value]
@@ -81,6 +106,25 @@ def connection_factory(given: Any, default: type[Connection], arguments: dict[st
     if useless := options.keys() - {"max_queue_bytes"}:
         raise TypeError(f"{', '.join(sorted(useless))}: only for a create_connection that is a subclass of {default!r}")
     return given
+
+
+def is_pumped(factory: Any) -> bool:
+    """Whether connections of such a factory, by `connection_factory`, are received by a thread."""
+    options: dict[str, Any] = {}
+    if isinstance(factory, functools.partial):
+        factory, options = factory.func, factory.keywords
+    return isinstance(factory, type) and issubclass(factory, Connection) and Options(**options).receiver != "loop"
+
+
+def secured(factory: Callable[..., Any], security: Security) -> Callable[..., Any]:
+    """A factory of connections that begin with TLS."""
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        connection = factory(*args, **kwargs)
+        connection._security = security
+        return connection
+
+    return make
 
 
 def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> connect:

@@ -26,6 +26,7 @@ from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
 from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
+from .tls import Security
 from .wire import Status, Violation
 
 __all__ = ["Connection"]
@@ -81,14 +82,31 @@ class Connection(Blocking):
         self._reads_itself = False  # A pump does, and stops by itself.
         self._limit_tls: Callable[..., None] | None = None
         self._tls_limited = False
+        # TLS that is to be done on the socket itself, for a pump.
+        self._security: Security | None = None
+        self._securing: asyncio.Task[None] | None = None
 
     # Taking over
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._security is not None:
+            security, self._security = self._security, None
+            self._securing = asyncio.ensure_future(security.begin(transport, self))
+            if security.server_side:
+                self._securing.add_done_callback(self._secured)
+            return
         super().connection_made(transport)
         if self.protocol.state is OPEN:
             # A protocol that never was CONNECTING: there is no handshake to wait for.
             self._take_over(b"")
+
+    def _secured(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            if isinstance(exc, OSError):
+                # As asyncio does: anybody can make it fail.
+                self.logger.debug("TLS handshake failed", exc_info=exc)
+            else:
+                self.loop.call_exception_handler({"message": "TLS handshake failed", "exception": exc})
 
     def data_received(self, data: bytes) -> None:
         """Bytes from a transport: the opening handshake, or frames where a transport knows no buffered protocol."""

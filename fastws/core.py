@@ -14,6 +14,7 @@ from .pickled import rebuild_with
 __all__ = [
     "IMPLEMENTATION",
     "Batch",
+    "Encryption",
     "FrameDecoder",
     "FrameEncoder",
     "Hub",
@@ -24,6 +25,7 @@ __all__ = [
     "Sender",
     "Turn",
     "apply_mask",
+    "libssl_missing",
     "rebuild_batch",
     "recv",
     "send",
@@ -38,7 +40,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
         from ._iterator import MessageIterator, Turn
-        from ._pump import Hub, Pump, PumpSocket
+        from ._pump import Encryption, Hub, Pump, PumpSocket, libssl_missing
         from ._pumped import PumpedDecoder
         from ._receiver import recv
         from ._sender import Sender, send
@@ -61,7 +63,7 @@ else:
         recv,
         send,
     )
-    from .reference.pump import Hub, Pump, PumpedDecoder, PumpSocket
+    from .reference.pump import Encryption, Hub, Pump, PumpedDecoder, PumpSocket, libssl_missing
 
 
 rebuild_with(rebuild_batch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import time
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from .core import Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
+from .tls import TlsTransport, unreachable
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -157,8 +159,11 @@ class PumpTransport(asyncio.Transport):
         self._original = original
         self._decoder = decoder
         self._hub = LoopHub.of(self._loop)
-        sock = original.get_extra_info("socket")
-        self._socket = pump.adopt(sock.fileno(), decoder, self._hub.hub)
+        fd = original.get_extra_info("socket").fileno()
+        self._tls = original if isinstance(original, TlsTransport) else None
+        encryption = None if self._tls is None else self._tls.encryption
+        self._socket = pump.adopt(fd, decoder, self._hub.hub, encryption)
+        self._deadline: asyncio.TimerHandle | None = None
         self._hub.add(self._socket, self)
         self._paused = True
         self._closing = self._ending = self._writing_paused = False
@@ -166,6 +171,7 @@ class PumpTransport(asyncio.Transport):
         self._error: Exception | None = None
         self._limits = (_HIGH, _HIGH // 4)
         original.pause_reading()
+        unsent = b"" if self._tls is None else self._tls.hand_over()
         # What is left of the handshake's last message goes out ahead of anything else.
         self._ahead = original.get_write_buffer_size() > 0
         self._early: list[bytes] = []
@@ -173,6 +179,8 @@ class PumpTransport(asyncio.Transport):
         original.set_protocol(_Retired(self))
         if self._ahead:
             original.set_write_buffer_limits(0)
+        if unsent:
+            self.write(unsent)
 
     def __del__(self, warn: Any = warnings.warn) -> None:
         if not self._is_gone:
@@ -194,14 +202,24 @@ class PumpTransport(asyncio.Transport):
             self.close()
         if report & _GONE:
             self._is_gone = self._closing = True
-            if self._socket.error:
-                self._error = OSError(self._socket.error, os.strerror(self._socket.error))
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._error = self._failure()
             self._hub.remove(self._socket)
             self._socket.pump.purge()
             if self._is_lost:
                 self._tell()
             else:
                 self._original.abort()
+
+    def _failure(self) -> OSError | None:
+        sock = self._socket
+        if (text := sock.tls_failure) is not None:
+            reason = text.upper().replace(" ", "_")
+            failure = ssl.SSLError(ssl.SSLErrorNumber.SSL_ERROR_SSL, f"[SSL: {reason}] {text}")
+            failure.library, failure.reason = "SSL", reason
+            return failure
+        return OSError(sock.error, os.strerror(sock.error)) if sock.error else None
 
     def _original_lost(self, exc: Exception | None) -> None:
         self._is_lost = self._closing = True
@@ -280,7 +298,7 @@ class PumpTransport(asyncio.Transport):
         self._socket.stop_answers()
 
     def can_write_eof(self) -> bool:
-        return True
+        return self._tls is None
 
     def write_eof(self) -> None:
         if not self._ending and not self._closing:
@@ -313,6 +331,8 @@ class PumpTransport(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
+            if self._tls is not None and not self._is_gone and not self._loop.is_closed():
+                self._deadline = self._loop.call_later(self._tls.shutdown_timeout_s, self.abort)
             if not self._ahead:
                 self._socket.close()
 
@@ -335,8 +355,10 @@ class PumpTransport(asyncio.Transport):
 
 def pumpable(transport: asyncio.Transport) -> str | None:
     """Why a pump can't read the socket of this transport; None if it can."""
+    if isinstance(transport, TlsTransport):
+        return None
     if transport.get_extra_info("sslcontext") is not None:
-        return "it is encrypted"
+        return f"it is encrypted, and {unreachable() or 'not by a socket of the module ssl'}"
     sock = transport.get_extra_info("socket")
     with contextlib.suppress(Exception):
         if sock.fileno() >= 0:

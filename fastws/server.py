@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -16,12 +17,15 @@ from websockets.http11 import SERVER as SERVER_HEADER
 from websockets.protocol import OPEN, SERVER
 from websockets.typing import BytesLike, DataLike, PathLike
 
-from .client import connection_factory
+from .client import connection_factory, is_pumped, secured
 from .connection import Connection, MaxQueue
 from .options import merged_signature
+from .tls import Security
 from .wire import Opcode
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
+
+_DEFAULTS = inspect.signature(upstream_serve).parameters
 
 
 class ServerConnection(Connection, UpstreamServerConnection):
@@ -62,6 +66,15 @@ def serve(
             ``websockets.serve`` takes.
     """
     factory = connection_factory(create_connection, ServerConnection, kwargs)
+    if kwargs.get("ssl") is not None and is_pumped(factory):
+        arguments = {
+            "ssl_handshake_timeout": kwargs.get("open_timeout", _DEFAULTS["open_timeout"].default),
+            "ssl_shutdown_timeout": kwargs.get("close_timeout", _DEFAULTS["close_timeout"].default),
+            **kwargs,
+        }
+        security = Security.taken_from(arguments, server_side=True)
+        if security is not None:
+            factory, kwargs = secured(factory, security), arguments
     return upstream_serve(handler, host, port, max_queue=max_queue, create_connection=factory, **kwargs)
 
 

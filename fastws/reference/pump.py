@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from .decoder import FrameDecoder
 
-__all__ = ["Hub", "Pump", "PumpSocket", "PumpedDecoder"]
+__all__ = ["Encryption", "Hub", "Pump", "PumpSocket", "PumpedDecoder", "libssl_missing"]
 
 
 class _Compiled:
@@ -24,6 +24,15 @@ class Hub(_Compiled):
 
 class PumpSocket(_Compiled):
     """A socket that a pump owns."""
+
+
+class Encryption(_Compiled):
+    """The TLS session of an `ssl.SSLSocket`, for use without Python."""
+
+
+def libssl_missing() -> str:
+    """Why Python's libssl can't be used without Python."""
+    return "receive threads need the compiled core"
 
 
 class PumpedDecoder(FrameDecoder):

@@ -43,10 +43,36 @@ cdef extern from *:
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
+    static fastws::Libssl fastws_libssl;
+    static inline bool fastws_load_libssl(const char *path) { return fastws_libssl.load(path); }
+    static inline unsigned long fastws_libssl_version() { return fastws_libssl.OpenSSL_version_num(); }
     static inline fastws::Line *fastws_new_line(
-        int fd, void *decoder, void *handle, std::shared_ptr<fastws::Reports> reports
+        int fd, void *decoder, void *handle, std::shared_ptr<fastws::Reports> reports, void *ssl
     ) {
-        return new (std::nothrow) fastws::Line(fd, decoder, handle, reports);
+        std::unique_ptr<fastws::Tls> tls;
+        if (ssl != nullptr) {
+            tls.reset(new (std::nothrow) fastws::Tls(&fastws_libssl, ssl));
+            if (!tls) return nullptr;
+        }
+        return new (std::nothrow) fastws::Line(fd, decoder, handle, reports, std::move(tls));
+    }
+    /* The pointer in a field behind the head of a Python object. */
+    static inline void *fastws_field(PyObject *object, Py_ssize_t number) {
+        Py_ssize_t end = (Py_ssize_t)sizeof(PyObject) + (number + 1) * (Py_ssize_t)sizeof(void *);
+        if (Py_TYPE(object)->tp_basicsize < end) return nullptr;
+        return ((void **)((char *)object + sizeof(PyObject)))[number];
+    }
+    static inline bool fastws_is_ssl_of(void *ssl, PyObject *object, void *context, int fd) {
+        const fastws::Libssl &lib = fastws_libssl;
+        return lib.SSL_get_ex_data(ssl, 0) == (void *)object && lib.SSL_get_SSL_CTX(ssl) == context &&
+               lib.SSL_get_fd(ssl) == fd;
+    }
+    static inline void fastws_prepare_ssl(void *ssl) { fastws::Tls::set_mode(&fastws_libssl, ssl); }
+    static inline bool fastws_is_encrypted(fastws::Line *line) { return line->outlet.tls() != nullptr; }
+    static inline const char *fastws_tls_failure(fastws::Line *line) {
+        fastws::Tls *tls = line->outlet.tls();
+        if (tls == nullptr || !tls->failure()) return nullptr;
+        return tls->lib()->ERR_reason_error_string(tls->failure());
     }
     static inline size_t fastws_take_gone(fastws::Pump *pump, std::vector<void *> &handles) {
         std::vector<fastws::Line *> lines;
@@ -73,7 +99,14 @@ cdef extern from *:
     void fastws_set_paused(Line* line, bint paused) noexcept
     void fastws_close_fd(int fd) noexcept
     void fastws_forget(Line* line) noexcept
-    Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports) noexcept
+    Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports, void* ssl) noexcept
+    bint fastws_load_libssl(const char* path) noexcept
+    unsigned long fastws_libssl_version() noexcept
+    void* fastws_field(object obj, Py_ssize_t number) noexcept
+    bint fastws_is_ssl_of(void* ssl, object obj, void* context, int fd) noexcept
+    void fastws_prepare_ssl(void* ssl) noexcept
+    bint fastws_is_encrypted(Line* line) noexcept
+    const char* fastws_tls_failure(Line* line) noexcept
     int64_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
@@ -141,6 +174,7 @@ cdef class PumpSocket:
     cdef Line* line
     cdef readonly Pump pump
     cdef readonly PumpedDecoder decoder
+    cdef readonly Encryption encryption
     cdef int descriptor
     cdef int process
 
@@ -209,8 +243,10 @@ cdef class PumpSocket:
         self.order(ORDER_LOOK)
 
     def close(self):
-        """Close it when all is sent; nothing is read any more."""
+        """Close it when all is sent; nothing is read any more. With TLS, when the peer has closed it as well."""
         self.check()
+        if fastws_is_encrypted(self.line):
+            self.line.outlet.end()
         self.order(ORDER_CLOSE)
 
     def abort(self):
@@ -226,8 +262,82 @@ cdef class PumpSocket:
 
     @property
     def error(self):
-        """errno of what ended it, or 0."""
+        """errno of what ended it, or 0; EPROTO if it was TLS, see `tls_failure`."""
         return fastws_error_of(self.line)
+
+    @property
+    def tls_failure(self):
+        """What libssl says has made TLS fail; None if it hasn't."""
+        cdef const char* text = fastws_tls_failure(self.line)
+        return None if text == NULL else text.decode("ascii", "replace")
+
+
+_libssl = None                      # why it can't be reached, "" if it can; None: not tried yet
+
+
+def libssl_missing():
+    """Why Python's libssl can't be used without Python; None if it can."""
+    global _libssl
+    if _libssl is None:
+        try:
+            import _ssl
+        except ImportError:
+            _libssl = "Python has no module ssl"
+        else:
+            path = getattr(_ssl, "__file__", None)
+            if path is None or not fastws_load_libssl(os.fsencode(path)):
+                _libssl = "the libssl of this Python can't be reached"
+            elif fastws_libssl_version() != _ssl.OPENSSL_VERSION_NUMBER:
+                _libssl = "the libssl that was found isn't that of this Python"
+            else:
+                _libssl = ""
+    return _libssl or None
+
+
+@cython.final
+cdef class Encryption:
+    """The TLS session of an `ssl.SSLSocket`, for use without Python.
+
+    Args:
+        sock: Not closed; nobody else may read or write it once a pump has adopted it.
+
+    Raises:
+        NotImplementedError: If it can't be used so.
+    """
+
+    cdef readonly object sock
+    cdef void* ssl
+
+    def __init__(self, sock):
+        if (reason := libssl_missing()) is not None:
+            raise NotImplementedError(reason)
+        self.sock = sock
+        self.check()
+        fastws_prepare_ssl(self.ssl)
+
+    cdef int check(self) except -1:
+        """Find the SSL, and make sure by all that is known that it is it: the layout of Python's object is no promise."""
+        import _ssl
+        sslobj = getattr(self.sock, "_sslobj", None)
+        if type(sslobj) is not _ssl._SSLSocket or not isinstance(sslobj.context, _ssl._SSLContext):
+            raise NotImplementedError("its TLS isn't of the module ssl")
+        # The first field is a weak reference to the socket: only then is the second looked behind.
+        first = <size_t> fastws_field(sslobj, 0)
+        self.ssl = fastws_field(sslobj, 1)
+        if (
+            first not in [id(reference) for reference in weakref.getweakrefs(self.sock)]
+            or self.ssl == NULL
+            or not fastws_is_ssl_of(self.ssl, sslobj, fastws_field(sslobj.context, 0), self.sock.fileno())
+        ):
+            self.ssl = NULL
+            raise NotImplementedError("the session of libssl isn't where it is expected in this Python")
+        return 0
+
+    def close(self):
+        """Close the socket, without a word to the peer. What was negotiated can still be asked for."""
+        fd = self.sock.detach()
+        if fd >= 0:
+            os.close(fd)
 
 
 @cython.final
@@ -288,8 +398,10 @@ cdef class Pump:
         """Whether its thread runs."""
         return self.process == getpid() and self.native.running()
 
-    def adopt(self, int fd, PumpedDecoder decoder not None, Hub hub=None, /):
+    def adopt(self, int fd, PumpedDecoder decoder not None, Hub hub=None, Encryption encryption=None, /):
         """Read a copy of a socket's descriptor into ``decoder``, after ``pause(False)``. Nobody else may read it.
+
+        The socket of an ``encryption`` is closed when the pump is done with it.
 
         Raises:
             OSError: If the descriptor can't be copied, or no thread be started.
@@ -298,6 +410,8 @@ cdef class Pump:
         cdef PumpSocket made = PumpSocket.__new__(PumpSocket)
         cdef shared_ptr[Reports] reports
         cdef int copy, error
+        if encryption is not None:
+            encryption.check()
         if self.process != getpid():
             # The parent's thread isn't here, and its locks may be held for ever: leave it alone.
             self.make()
@@ -311,12 +425,15 @@ cdef class Pump:
         made.decoder = decoder
         made.descriptor = copy
         made.process = getpid()
-        made.line = fastws_new_line(copy, <void*> decoder, <void*> made, reports)
+        made.line = fastws_new_line(
+            copy, <void*> decoder, <void*> made, reports, NULL if encryption is None else encryption.ssl
+        )
         if made.line == NULL:
             fastws_close_fd(copy)
             raise MemoryError("no memory for a connection")
         decoder.attach(self.native, made.line)
         fastws_set_paused(made.line, True)
+        made.encryption = encryption
         # Until the pump is done with it.
         Py_INCREF(made)
         error = self.native.adopt(made.line)
@@ -335,6 +452,8 @@ cdef class Pump:
         for i in range(fastws_take_gone(self.native, handles)):
             gone = <PumpSocket> handles[i]
             gone.decoder.detach()
+            if gone.encryption is not None:
+                gone.encryption.close()
             Py_DECREF(gone)
 
     def stop(self):

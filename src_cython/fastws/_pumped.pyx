@@ -50,8 +50,9 @@ cdef extern from *:
             std::chrono::steady_clock::now().time_since_epoch()).count();
     }
     /* Bytes, 0 at the end of the stream, -EAGAIN if there is nothing now, or another negative errno. */
-    static inline ssize_t fastws_receive(int fd, void *data, size_t size) {
-        ssize_t got = ::recv(fd, data, size, MSG_DONTWAIT);
+    static inline ssize_t fastws_receive(fastws::Line *line, void *data, size_t size) {
+        if (fastws::Tls *tls = line->outlet.tls()) return tls->read((char *)data, size, &line->more);
+        ssize_t got = ::recv(line->fd, data, size, MSG_DONTWAIT);
         if (got >= 0) return got;
         return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
     }
@@ -63,7 +64,7 @@ cdef extern from *:
     }
     """
     int64_t fastws_pumped_ns() noexcept nogil
-    ssize_t fastws_receive(int fd, void* data, size_t size) noexcept nogil
+    ssize_t fastws_receive(Line* line, void* data, size_t size) noexcept nogil
     void fastws_set_error(Line* line, int error) noexcept nogil
     void fastws_report(Line* line, uint32_t report) noexcept nogil
 
@@ -123,7 +124,7 @@ cdef class PumpedDecoder(FrameDecoder):
         target = self.segment.data + self.filled
         room = self.lent
         self.latch.leave()
-        nbytes = fastws_receive(line.fd, target, room)
+        nbytes = fastws_receive(line, target, room)
         if nbytes < 0:
             if nbytes == -EAGAIN:
                 self.latch.enter()

@@ -25,6 +25,7 @@ enum Order : uint32_t {
     ORDER_FLUSH = 2,        /* what the socket didn't take waits */
     ORDER_CLOSE = 4,        /* once everything is sent */
     ORDER_ABORT = 8,        /* at once */
+    ORDER_READ = 16,        /* there is more than the poller knows: with TLS */
 };
 
 /* What happened to a line, for its event loop. */
@@ -36,8 +37,8 @@ enum Report : uint32_t {
 };
 
 struct Line {
-    Line(int socket, void *decoder, void *handle, std::shared_ptr<Reports> loop)
-        : fd(socket), decoder(decoder), handle(handle), reports(std::move(loop)), outlet(socket) {}
+    Line(int socket, void *decoder, void *handle, std::shared_ptr<Reports> loop, std::unique_ptr<Tls> tls = nullptr)
+        : fd(socket), decoder(decoder), handle(handle), reports(std::move(loop)), outlet(socket, std::move(tls)) {}
 
     const int fd;                       /* for the pump only: the outlet closes it */
     void *const decoder;                /* a PumpedDecoder, kept by handle */
@@ -53,6 +54,9 @@ struct Line {
     bool at_end = false;                /* of the stream */
     bool sending = false;               /* something waits in the outlet */
     bool closing = false;               /* once everything is sent */
+    bool takes = false;                 /* input is wanted; with TLS that isn't what the poller looks for */
+    bool more = true;                   /* TLS may hold input that the poller doesn't see: at first that of the handshake */
+    bool lingering = false;             /* TLS: close_notify is sent, that of the peer isn't here */
 
     /* Of the pump's lock. */
     uint32_t orders = 0;

@@ -1,6 +1,11 @@
 /* Bytes out of a socket that a pump owns: any thread writes whole frames, none is cut by another.
 
-   What the socket doesn't take at once waits here and is sent by the pump. */
+   What the socket doesn't take at once waits here and is sent by the pump.
+
+   With TLS there are two locks: that of the SSL, under which data is encrypted and sent, then ``mutex_``, under which nothing
+   happens that takes time. A writer tries the first while it has the second, and if the SSL is in use, its data waits for
+   the pump; so those who have the GIL block on neither for long. Order holds, since nobody sends past data that waits, and
+   what is left of a direct write goes ahead of what came after it. */
 
 #pragma once
 
@@ -8,9 +13,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "tls.hpp"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0      /* macOS: SO_NOSIGPIPE, set where the socket is adopted */
@@ -20,7 +28,7 @@ namespace fastws {
 
 class Outlet {
   public:
-    explicit Outlet(int fd) : fd_(fd) {}
+    explicit Outlet(int fd, std::unique_ptr<Tls> tls = nullptr) : fd_(fd), tls_(std::move(tls)) {}
     Outlet(const Outlet &) = delete;
     Outlet &operator=(const Outlet &) = delete;
     ~Outlet() {
@@ -36,15 +44,16 @@ class Outlet {
     };
 
     Written write(const char *data, size_t length) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        return append(data, length);
+        std::unique_lock<std::mutex> lock(mutex_);
+        return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
     /* A frame of the pump's own, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). */
     Written answer(const char *data, size_t length, int *sent) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
-        return answering_ ? append(data, length) : Written{waiting(), false, false, 0};
+        if (!answering_) return {waiting(), false, false, 0};
+        return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
     void stop_answers() {
@@ -54,17 +63,24 @@ class Outlet {
 
     /* By the pump, when the socket takes more. Sets ``drained`` once the low-water mark is crossed downward. */
     Written flush(bool *drained) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        push();
+        if (tls_) tls_->lock();
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (tls_) {
+            push_encrypted(lock);
+        } else {
+            push();
+        }
         *drained = full_ && waiting() <= low_;
         if (*drained) full_ = false;
-        return {waiting(), false, false, error_};
+        if (tls_) tls_->unlock();
+        /* close_notify waits as well. */
+        return {waiting() + (tls_ && ending_ && !ended_), false, false, error_};
     }
 
     void end() {
         std::lock_guard<std::mutex> lock(mutex_);
         ending_ = true;
-        finish();
+        if (!tls_) finish();      /* with TLS, when the pump flushes */
     }
 
     void set_limits(size_t high, size_t low) {
@@ -80,15 +96,25 @@ class Outlet {
 
     /* Nobody may use the descriptor any more: it may be somebody else's by then. */
     void close() {
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (fd_ >= 0) ::close(fd_);
-        fd_ = -1;
-        head_ = tail_ = 0;
-        if (!error_) error_ = EBADF;
+        if (tls_) tls_->lock();
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (fd_ >= 0) ::close(fd_);
+            fd_ = -1;
+            head_ = tail_ = 0;
+            if (!error_) error_ = EBADF;
+        }
+        if (tls_) {
+            tls_->forget();
+            tls_->unlock();
+        }
     }
+
+    Tls *tls() const { return tls_.get(); }
 
   private:
     static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
+    static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
 
     size_t waiting() const { return tail_ - head_; }
 
@@ -108,6 +134,64 @@ class Outlet {
         bool full = !full_ && waiting() > high_;
         if (full) full_ = true;
         return {waiting(), first && length, full, 0};
+    }
+
+    Written encrypt(std::unique_lock<std::mutex> &lock, const char *data, size_t length) {
+        if (error_ || ending_) return {waiting(), false, false, 0};
+        if (waiting() == 0 && tls_->try_lock()) {
+            lock.unlock();
+            ssize_t sent = tls_->write(data, length);
+            lock.lock();
+            tls_->unlock();
+            if (sent < 0) {
+                error_ = (int)-sent;
+                return {0, false, false, error_};
+            }
+            data += sent;
+            length -= (size_t)sent;
+            if (length && waiting()) return hold(data, length, true);
+        }
+        return hold(data, length, false);
+    }
+
+    /* Let it wait, behind or ahead of what waits already. */
+    Written hold(const char *data, size_t length, bool ahead) {
+        bool first = waiting() == 0;
+        size_t before = waiting();
+        if (length && !keep(data, length)) {
+            error_ = ENOMEM;
+            return {waiting(), false, false, error_};
+        }
+        if (ahead) {
+            std::memmove(data_ + head_ + length, data_ + head_, before);
+            std::memcpy(data_ + head_, data, length);
+        }
+        bool full = !full_ && waiting() > high_;
+        if (full) full_ = true;
+        return {waiting(), first && length, full, 0};
+    }
+
+    /* With both locks; gives ``mutex_`` up while it encrypts. */
+    void push_encrypted(std::unique_lock<std::mutex> &lock) {
+        char chunk[Tls::RECORD_MAX];
+        for (int i = 0; i < RECORDS_MAX && waiting() && !error_; i++) {
+            size_t size = waiting() < sizeof chunk ? waiting() : sizeof chunk;
+            /* Others may append meanwhile, and move it. */
+            std::memcpy(chunk, data_ + head_, size);
+            lock.unlock();
+            ssize_t sent = tls_->write(chunk, size);
+            lock.lock();
+            if (sent < 0) error_ = (int)-sent;
+            if (sent > 0) head_ += (size_t)sent;
+            if (sent < (ssize_t)size) break;
+        }
+        settle();
+        if (ending_ && !ended_ && !waiting() && !error_) {
+            lock.unlock();
+            bool done = tls_->shut();
+            lock.lock();
+            ended_ = done;
+        }
     }
 
     /* How much the socket took, or -1 with error_ set. */
@@ -150,6 +234,11 @@ class Outlet {
             ssize_t sent = send(data_ + head_, waiting());
             if (sent > 0) head_ += (size_t)sent;
         }
+        settle();
+        finish();
+    }
+
+    void settle() {
         if (head_ == tail_) {
             head_ = tail_ = 0;
             if (capacity_ > KEEP_MAX) {
@@ -158,7 +247,6 @@ class Outlet {
                 capacity_ = 0;
             }
         }
-        finish();
     }
 
     void finish() {
@@ -170,6 +258,7 @@ class Outlet {
 
     std::mutex mutex_;
     int fd_;
+    const std::unique_ptr<Tls> tls_;
     char *data_ = nullptr;
     size_t head_ = 0, tail_ = 0, capacity_ = 0;
     size_t high_ = 64 * 1024, low_ = 16 * 1024;

@@ -104,6 +104,8 @@ class Pump {
     }
 
   private:
+    static constexpr int DRAINS_MAX = 16;   /* reads in one go */
+
     int start() {
         int error = poller_.open();
         if (!error) error = bell_.open();
@@ -156,6 +158,10 @@ class Pump {
             for (const Readiness &one : ready) {
                 Line *line = (Line *)one.tag;
                 if (line == nullptr) continue;
+                if (line->outlet.tls() != nullptr) {
+                    ready_encrypted(line, one);
+                    continue;
+                }
                 if (one.writable && line->writing && !flush(line)) continue;
                 if (one.readable && line->reading) after(line, read_(line));
             }
@@ -201,8 +207,47 @@ class Pump {
         }
         if (orders & ORDER_CLOSE) line->closing = true;
         if ((orders & (ORDER_FLUSH | ORDER_CLOSE)) && !flush(line)) return;
-        if (line->closing || !(orders & ORDER_LOOK)) return;
-        after(line, line->at_end ? (int)STEP_END : look_(line));
+        if (!line->closing && (orders & ORDER_LOOK)) {
+            after(line, line->at_end ? (int)STEP_END : look_(line));
+        } else if ((orders & ORDER_READ) && line->takes) {
+            input(line);
+        }
+    }
+
+    /* Reading may want to write and the other way round: TLS has messages of its own. */
+    void ready_encrypted(Line *line, const Readiness &one) {
+        Tls *tls = line->outlet.tls();
+        if (line->sending || tls->read_wants_write.load(std::memory_order_relaxed)) {
+            if (((one.writable && line->writing) || (one.readable && line->reading)) && !flush(line)) return;
+        }
+        if (one.readable && line->reading && line->takes) input(line);
+    }
+
+    void input(Line *line) {
+        /* What is read now may be what a write waits for. */
+        if (line->sending && line->outlet.tls()->write_wants_read.load(std::memory_order_relaxed)) {
+            order(line, ORDER_FLUSH);
+        }
+        if (!line->lingering) {
+            after(line, read_(line));
+        } else if (drain(line)) {
+            attend(line);
+        }
+    }
+
+    /* Nobody wants it any more, but for the end of the stream. False if the line is closed now. */
+    bool drain(Line *line) {
+        char scratch[Tls::RECORD_MAX];
+        for (int i = 0; i < DRAINS_MAX; i++) {
+            ssize_t got = line->outlet.tls()->read(scratch, sizeof scratch, &line->more);
+            if (got == -EAGAIN) return true;
+            if (got <= 0) {
+                close(line);
+                return false;
+            }
+            if (!line->more) return true;
+        }
+        return true;
     }
 
     void after(Line *line, int step) {
@@ -228,11 +273,18 @@ class Pump {
             return false;
         }
         if (line->closing && !written.waiting) {
-            close(line);
-            return false;
+            /* As asyncio does: closing a socket with unread input would make the peer lose what it hasn't read. */
+            line->lingering = line->outlet.tls() != nullptr && !line->at_end;
+            if (!line->lingering) {
+                close(line);
+                return false;
+            }
         }
         line->sending = written.waiting != 0;
         if (drained) report(line, REPORT_DRAINED);
+        if (Tls *tls = line->outlet.tls()) {
+            if (tls->read_wants_write.exchange(false, std::memory_order_relaxed)) line->more = true;
+        }
         return attend(line);
     }
 
@@ -240,6 +292,14 @@ class Pump {
     bool attend(Line *line) {
         bool in = !line->blocked && !line->at_end && !line->closing && !line->paused.load(std::memory_order_relaxed);
         bool out = line->sending;
+        line->takes = in = in || line->lingering;
+        if (Tls *tls = line->outlet.tls()) {
+            bool stuck = in && tls->read_wants_write.load(std::memory_order_relaxed);
+            bool waits = out && tls->write_wants_read.load(std::memory_order_relaxed);
+            if (in && line->more && !stuck) order(line, ORDER_READ);
+            in = (in && !stuck) || waits;
+            out = (out && !waits) || stuck;
+        }
         int error = poller_.set(line->fd, line, in, out, line->reading, line->writing);
         if (error) {
             line->error.store(error, std::memory_order_relaxed);

@@ -13,11 +13,11 @@ RECEIVERS = ["loop", "thread"] if fastws.IMPLEMENTATION == "compiled" else ["loo
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With TLS the event loop receives anyway; some tests are about the loop itself."""
+    """Some tests are about the loop itself."""
     kept, dropped = [], []
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        in_loop = "tls" in parameters.values() or item.get_closest_marker("loop_receives")
+        in_loop = item.get_closest_marker("loop_receives")
         (dropped if parameters.get("receive") == "thread" and in_loop else kept).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
