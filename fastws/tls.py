@@ -1,8 +1,8 @@
 """TLS for receive threads: a transport whose TLS session can be handed to a `Pump`.
 
-asyncio keeps the TLS of a connection in memory between its transport and the protocol. Here the session is on the
-socket itself, made by the user's own `ssl.SSLContext`, so that the pump can take it, with all that it holds, behind the
-opening handshake. Until then, and for connections that stay with the loop, `TlsTransport` is a transport like asyncio's.
+asyncio keeps the TLS of a connection in memory, between its transport and the protocol. Here the session is on the
+socket itself, made by the user's own `ssl.SSLContext`, so that the pump can take it, with all that it holds, behind
+the opening handshake. Until then, and if the connection stays with the loop, `TlsTransport` is one like asyncio's.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def unreachable() -> str | None:
 
 
 class _Plain(asyncio.Protocol):
-    """The protocol of the loop's own transport, which stays paused: it keeps its place in a server and its addresses."""
+    """The protocol of the loop's own transport, which stays paused, and keeps its place in a server."""
 
     def __init__(self, transport: TlsTransport) -> None:
         self._transport = transport

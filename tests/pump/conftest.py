@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from connection.conftest import side
+from connection.conftest import certificate, side, tls
 
-__all__ = ["side"]
+__all__ = ["certificate", "side", "tls"]
