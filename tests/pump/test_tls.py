@@ -488,6 +488,8 @@ async def test_close_frame_arrives_amid_a_flood(tls, side):
             with contextlib.suppress(ConnectionError):
                 while True:
                     await peer.send(BINARY, bytes(200_000))
+                    # The pump takes all of it, so that sending alone never waits.
+                    await asyncio.sleep(0)
 
         flooding = asyncio.create_task(flood())
         assert (await peer.expect_close())[0] == 1009
