@@ -316,7 +316,7 @@ cdef class Encryption:
         fastws_prepare_ssl(self.ssl)
 
     cdef int check(self) except -1:
-        """Find the SSL, and make sure by all that is known that it is it: the layout of Python's object is no promise."""
+        """Find the SSL, and make sure that it is it: the layout of Python's object is no promise."""
         import _ssl
         sslobj = getattr(self.sock, "_sslobj", None)
         if type(sslobj) is not _ssl._SSLSocket or not isinstance(sslobj.context, _ssl._SSLContext):
