@@ -159,9 +159,11 @@ class Receiving(Sending):
         turn.busy = True
         self._note_consumer()
         self._arm()
+        loop_has_run = False
         try:
             if decoder.queued_messages:
                 await asyncio.sleep(0)
+                loop_has_run = True
             decoder.want_message = True
             if decoder.queued_frames > upstream_messages.MAX_FRAGMENTS:
                 self._check_fragments(decoder)
@@ -174,7 +176,10 @@ class Receiving(Sending):
                     raise self.close_exc
                 else:
                     await self._wake()
-            turn.renew()
+                    loop_has_run = True
+            # Messages may have come without it: from a receive thread, or from what was read and not decoded.
+            if loop_has_run:
+                turn.renew()
             if not self._watched and decoder.queued_messages > 1:
                 self._watch()
         finally:
