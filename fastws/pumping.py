@@ -160,7 +160,7 @@ class PumpTransport(asyncio.Transport):
         self._decoder = decoder
         self._hub = LoopHub.of(self._loop)
         fd = original.get_extra_info("socket").fileno()
-        self._tls = original if isinstance(original, TlsTransport) else None
+        self._tls: Any = original if getattr(original, "encryption", None) is not None else None
         encryption = None if self._tls is None else self._tls.encryption
         self._socket = pump.adopt(fd, decoder, self._hub.hub, encryption)
         self._deadline: asyncio.TimerHandle | None = None
@@ -342,6 +342,11 @@ class PumpTransport(asyncio.Transport):
             self._socket.abort()
 
     # What it is
+
+    @property
+    def socket(self) -> PumpSocket:
+        """What the pump owns."""
+        return self._socket
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._original.get_extra_info(name, default)

@@ -8,6 +8,7 @@ import sys
 import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from libcpp.memory cimport make_shared, shared_ptr
@@ -37,6 +38,14 @@ cdef extern from *:
         if (copy >= 0) setsockopt(copy, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
     #endif
         return copy < 0 ? -errno : copy;
+    }
+    static inline int64_t fastws_pump_ns() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(
+            std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    static inline bool fastws_wait_drained(fastws::Line *line, int64_t deadline_ns) {
+        return line->outlet.wait_drained(std::chrono::steady_clock::time_point(
+            std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(deadline_ns))));
     }
     static inline int fastws_error_of(fastws::Line *line) { return line->error.load(); }
     static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
@@ -94,6 +103,8 @@ cdef extern from *:
     """
     size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
     int fastws_adopt_fd(int fd) noexcept
+    int64_t fastws_pump_ns() noexcept nogil
+    bint fastws_wait_drained(Line* line, int64_t deadline_ns) noexcept nogil
     int fastws_error_of(Line* line) noexcept
     void fastws_set_error(Line* line, int error) noexcept
     void fastws_set_paused(Line* line, bint paused) noexcept
@@ -111,6 +122,10 @@ cdef extern from *:
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     int Process_id "fastws::Process::id"() noexcept
+
+
+cdef enum:
+    SLEEP_MAX_NS = 100_000_000  # between two looks for signals
 
 
 cdef int read_step(Line* line) noexcept nogil:
@@ -216,6 +231,38 @@ cdef class PumpSocket:
         elif written.first:
             self.order(ORDER_FLUSH)
         return written.full
+
+    @property
+    def is_full(self):
+        """Whether what waits has crossed the high-water mark, and not yet the low one."""
+        self.check()
+        return self.line.outlet.is_full()
+
+    def wait_drained(self, timeout_s=None, /):
+        """Wait without the GIL until it isn't full, or nothing can be written any more.
+
+        Args:
+            timeout_s: Seconds; None is no limit.
+
+        Returns:
+            Whether that is so; False after the timeout.
+        """
+        cdef int64_t deadline_ns = 0, until_ns
+        cdef bint drained
+        self.check()
+        if timeout_s is not None:
+            deadline_ns = fastws_pump_ns() + <int64_t> (timeout_s * 1e9)
+        while True:
+            until_ns = fastws_pump_ns() + SLEEP_MAX_NS
+            if timeout_s is not None and deadline_ns < until_ns:
+                until_ns = deadline_ns
+            with nogil:
+                drained = fastws_wait_drained(self.line, until_ns)
+            if drained:
+                return True
+            if timeout_s is not None and fastws_pump_ns() >= deadline_ns:
+                return False
+            PyErr_CheckSignals()
 
     cdef void order(self, uint32_t order) noexcept:
         self.pump.native.order(self.line, order)
