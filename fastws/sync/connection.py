@@ -22,7 +22,7 @@ from websockets.datastructures import HeadersLike
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode, Opcode
 from websockets.http11 import USER_AGENT
-from websockets.protocol import CLOSED
+from websockets.protocol import CLOSED, OPEN
 from websockets.sync.client import ClientConnection as UpstreamClientConnection
 from websockets.sync.messages import MAX_FRAGMENTS
 from websockets.sync.utils import Deadline
@@ -169,6 +169,9 @@ class ClientConnection(UpstreamClientConnection):
         self._ended = threading.Event()
         self.recv_events_thread: Any = _Ending(self._ended)
         self._early = b""
+        if protocol.state is OPEN:
+            # It never was CONNECTING: there is no handshake to wait for.
+            self._begin(b"")
 
     def __del__(self) -> None:
         control, background = self._control, self._background
@@ -321,8 +324,10 @@ class ClientConnection(UpstreamClientConnection):
         if self._control is None:
             super().start_keepalive()
         elif self.ping_interval is not None:
-            assert self._background is not None
-            self._background.post(self._control.start_keepalive)
+            control = self._control
+            control.ping_interval, control.ping_timeout = self.ping_interval, self.ping_timeout
+            self._post(control.start_keepalive)
+            self.keepalive_thread = self.recv_events_thread
 
     # Receiving
 
@@ -731,6 +736,7 @@ class ClientConnection(UpstreamClientConnection):
         if self._is_in_loop:
             return
         control = self._control_()
+        control.close_timeout = self.close_timeout
         close_by = control.close_by()
         if not self._await_end(None if close_by is None else max(0.0, close_by - time.monotonic())):
             self._post(control.give_up, TimeoutError("timed out while closing connection"))
@@ -801,6 +807,7 @@ class ClientConnection(UpstreamClientConnection):
         assert self._background is not None
         if not self._background.is_ours:
             raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
+        self._control_().close_timeout = self.close_timeout
         try:
             return self._background.call(function)
         except RuntimeError:

@@ -236,6 +236,9 @@ class Control(AsyncioConnection):
 
     # Events
 
+    def process_event(self, event: Any) -> None:
+        UpstreamConnection.process_event(self, event)
+
     def _emit(self, event: Event) -> None:
         owner = self._owner()
         if owner is not None:
