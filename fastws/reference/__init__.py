@@ -15,12 +15,13 @@ from .batch import Batch, rebuild_batch
 from .decoder import FrameDecoder
 from .encoder import FrameEncoder
 from .header import apply_mask
-from .iterator import MessageIterator, Turn
+from .iterator import BlockingIterator, MessageIterator, Turn
 from .receiver import recv
 from .sender import Sender, send
 
 __all__ = [
     "Batch",
+    "BlockingIterator",
     "FrameDecoder",
     "FrameEncoder",
     "MessageIterator",

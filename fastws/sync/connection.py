@@ -29,7 +29,7 @@ from websockets.sync.utils import Deadline
 from websockets.typing import BytesLike, Data, DataLike
 
 from ..connection import MaxQueue
-from ..core import Batch, Encryption, PumpedDecoder, Turn
+from ..core import Batch, BlockingIterator, Encryption, PumpedDecoder, Turn
 from ..handshake import HeadEnd
 from ..observe.stats import Stats
 from ..options import Options, take_options
@@ -165,7 +165,6 @@ class ClientConnection(UpstreamClientConnection):
         self._decoder: PumpedDecoder | None = None
         self._turn: Turn
         self._outbox: Outbox | None = None
-        self._receiving = threading.Lock()
         self._ended = threading.Event()
         self.recv_events_thread: Any = _Ending(self._ended)
         self._early = b""
@@ -351,25 +350,23 @@ class ClientConnection(UpstreamClientConnection):
         decoder = self._decoder
         if decoder is None:
             return super().recv(timeout, decode)
-        if not self._receiving.acquire(False):
-            raise ConcurrencyError("cannot call recv while another thread is already running recv or recv_streaming")
         try:
-            if self._turn.spend():
-                self._turn.renew()
-            message = decoder.pop(decode)
-            if message is not None:
-                if decoder.resumable:
-                    decoder.resume()
-                return message
-            return self._wait(decoder, lambda: decoder.pop(decode), timeout)
+            message = self._turn.take(decode)
+            if message is None:
+                self._claim("recv")
+                message = self._wait(decoder, lambda: decoder.pop(decode), timeout)
+            return message
         except UnicodeDecodeError as exc:
             self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
             raise self.close_exc from exc
-        finally:
-            self._receiving.release()
+
+    def _claim(self, name: str) -> None:
+        """Be the one who receives, until ``busy`` of the turn is False again."""
+        if not self._turn.claim():
+            raise ConcurrencyError(f"cannot call {name} while another thread is already running recv or recv_streaming")
 
     def _wait(self, decoder: PumpedDecoder, take: Any, timeout: float | None) -> Any:
-        """Wait until ``take`` gives something."""
+        """Wait until ``take`` gives something; then others may receive."""
         deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
         turn = self._turn
         turn.busy = True
@@ -397,13 +394,23 @@ class ClientConnection(UpstreamClientConnection):
             turn.renew()
 
     def __iter__(self) -> Iterator[Data]:
-        """Iterate on incoming messages, as ``websockets.sync`` does."""
-        recv = self.recv
+        """Iterate on incoming messages, as ``websockets.sync`` does.
+
+        It ends when the connection is closed normally, and raises `ConnectionClosedError` after a protocol error or a
+        network failure.
+        """
+        if self.pending_legacy_warning:
+            self.maybe_raise_legacy_warning()
+        if self._decoder is None or type(self).recv is not ClientConnection.recv:
+            # What overrides recv() overrides iteration.
+            return super().__iter__()
+        return BlockingIterator(self._turn, self._next)
+
+    def _next(self) -> Data:
         try:
-            while True:
-                yield recv()
+            return self.recv()  # type: ignore[no-any-return]
         except ConnectionClosedOK:
-            return
+            raise StopIteration from None
 
     def recv_batch(self, max_messages: int | None = None, timeout: float | None = None) -> Batch:
         """Receive all messages that are there, at least one, in one `Batch`.
@@ -426,20 +433,21 @@ class ClientConnection(UpstreamClientConnection):
         decoder = self._decoder
         if decoder is None:
             return batch_of(super().recv(timeout))
-        if not self._receiving.acquire(False):
-            raise ConcurrencyError(
-                "cannot call recv_batch while another thread is already running recv or recv_streaming"
-            )
+        self._claim("recv_batch")
+        turn = self._turn
         try:
+            if turn.spend():
+                turn.renew()
             batch = decoder.take(max_messages)
-            if not batch:
-                batch = self._wait(decoder, lambda: decoder.take(max_messages) or None, timeout)
-            elif decoder.resumable:
+            if batch and decoder.resumable:
                 decoder.resume()
-            self._turn.took(batch)
-            return batch
         finally:
-            self._receiving.release()
+            turn.busy = False
+        if not batch:
+            self._claim("recv_batch")
+            batch = self._wait(decoder, lambda: decoder.take(max_messages) or None, timeout)
+        turn.took(batch)
+        return batch
 
     def iter_batches(self, *, max_messages: int | None = None, timeout: float | None = None) -> BatchIterator:
         """Iterate on batches of incoming messages; ends and raises as ``for message in connection`` does.
@@ -475,14 +483,11 @@ class ClientConnection(UpstreamClientConnection):
         return super().recv_streaming(decode) if self._decoder is None else self._stream(self._decoder, decode)
 
     def _stream(self, decoder: PumpedDecoder, decode: bool | None) -> Iterator[Data]:
-        if not self._receiving.acquire(False):
-            raise ConcurrencyError(
-                "cannot call recv_streaming while another thread is already running recv or recv_streaming"
-            )
+        self._claim("recv_streaming")
         try:
             opcode, fin, payload = self._fragment(decoder)
         except BaseException:
-            self._receiving.release()
+            self._turn.busy = False
             raise
         # From here on nobody else receives until the message was received to its end.
         if decode is None:
@@ -501,7 +506,7 @@ class ClientConnection(UpstreamClientConnection):
             if fin:
                 break
             _, fin, payload = self._fragment(decoder)
-        self._receiving.release()
+        self._turn.busy = False
 
     def _fragment(self, decoder: PumpedDecoder) -> tuple[int, bool, bytes]:
         while (fragment := decoder.pop_fragment()) is None:

@@ -25,3 +25,4 @@ cdef class Turn:
     cdef bint look(self) noexcept
     cdef void processed(self, int64_t now) noexcept
     cdef void stop(self) noexcept
+    cdef object take_message(self, object decode)

@@ -260,7 +260,7 @@ def two_receive(ws: Connection) -> Outcome:
 
 def is_receiving(ws: Connection) -> bool:
     if isinstance(ws, _ours()):
-        return ws._receiving.locked()
+        return ws._turn.busy
     return bool(ws.recv_messages.get_in_progress)
 
 
@@ -459,10 +459,18 @@ BEHAVIOURS: dict[str, tuple[Callable[[Any], None], Callable[[Connection], Outcom
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-def test_behaviour(name, module, scheme, ours, theirs):
+def test_behaviour(name, module):
     server, client, expected = BEHAVIOURS[name]
-    with served(server, scheme, **theirs) as uri:
-        with module.connect(uri, ping_interval=None, close_timeout=5, **ours) as ws:
+    with served(server) as uri, module.connect(uri, ping_interval=None, close_timeout=5) as ws:
+        assert client(ws) == expected
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+@pytest.mark.parametrize("module", ["fastws"], indirect=True)
+def test_behaviour_with_tls(name, module, certificate):
+    server, client, expected = BEHAVIOURS[name]
+    with served(server, "wss", ssl=certificate.server_context()) as uri:
+        with module.connect(uri, ping_interval=None, close_timeout=5, ssl=certificate.client_context()) as ws:
             assert client(ws) == expected
 
 
