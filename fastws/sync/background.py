@@ -119,11 +119,7 @@ class Background:
 
         if not self.post(run):
             raise RuntimeError("the connection's event loop is over")
-        try:
-            return done.result()
-        finally:
-            # An exception's traceback has this frame.
-            del done
+        return done.result()
 
     @classmethod
     def _forget(cls) -> None:

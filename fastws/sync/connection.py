@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import HeadersLike
@@ -641,7 +641,7 @@ class ClientConnection(UpstreamClientConnection):
                     outbox.put_batch(batch, text)
         self._sent(outbox, is_open)
 
-    @property  # type: ignore[override]
+    @property
     def send_in_progress(self) -> bool:
         """Whether a message is being sent in fragments."""
         return self._fragmenting if self._outbox is None else self._outbox.fragmenting
@@ -674,10 +674,8 @@ class ClientConnection(UpstreamClientConnection):
             return super().ping(data, ack_on_close=ack_on_close)
         payload = None if data is None else _payload(data)
         control = self._control
-        event = self._call(lambda: control.ping_now(payload, ack_on_close))
-        if event is None:
-            self._raise_closed()
-        return event
+        event: threading.Event | None = self._call(lambda: control.ping_now(payload, ack_on_close))
+        return self._raise_closed() if event is None else event
 
     def pong(self, data: DataLike = b"") -> None:
         """Send a pong, as ``websockets.sync`` does.
@@ -770,7 +768,7 @@ class ClientConnection(UpstreamClientConnection):
         pump = self._outbox.socket.pump
         return self._background.is_running and (pump.running or not pump.connections)
 
-    def _raise_closed(self) -> Any:
+    def _raise_closed(self) -> NoReturn:
         """The connection isn't open: wait for its end, and say why.
 
         Raises:
@@ -822,7 +820,7 @@ class ClientConnection(UpstreamClientConnection):
 
     # Figures
 
-    @property  # type: ignore[override]
+    @property
     def latency(self) -> float:
         """Seconds from the last ping to its pong; 0.0 before the first."""
         return self._latency if self._control is None else self._control.latency

@@ -1,4 +1,4 @@
-"""The control plane of a connection that threads use: an asyncio connection that neither receives nor sends messages."""
+"""The control plane of a connection that threads use: one of asyncio that neither receives nor sends messages."""
 
 from __future__ import annotations
 

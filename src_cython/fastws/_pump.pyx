@@ -51,6 +51,7 @@ cdef extern from *:
     static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
+    static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
     static inline bool fastws_load_libssl(const char *path) { return fastws_libssl.load(path); }
@@ -110,6 +111,7 @@ cdef extern from *:
     void fastws_set_paused(Line* line, bint paused) noexcept
     void fastws_close_fd(int fd) noexcept
     void fastws_forget(Line* line) noexcept
+    void fastws_release(Line* line) noexcept
     Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports, void* ssl) noexcept
     bint fastws_load_libssl(const char* path) noexcept
     unsigned long fastws_libssl_version() noexcept
@@ -300,6 +302,10 @@ cdef class PumpSocket:
         """Close it now. In a forked child: its own descriptor only."""
         if self.process == Process_id():
             self.order(ORDER_ABORT)
+
+    def release(self):
+        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        fastws_release(self.line)
 
     @property
     def waiting_bytes(self):
