@@ -288,11 +288,13 @@ class ClientConnection(UpstreamClientConnection):
         finally:
             if not began:
                 background.leave()
-        if began:
-            decoder = control.pumped_decoder()
-            self._turn = Turn(decoder)
-            self._decoder, self._outbox, self._background, self._control = decoder, control.outbox, background, control
         return began
+
+    def _attach(self, control: Control, background: Background) -> None:
+        """The data plane is there."""
+        decoder = control.pumped_decoder()
+        self._turn = Turn(decoder)
+        self._decoder, self._outbox, self._background, self._control = decoder, control.outbox, background, control
 
     def _leave_to_websockets(self, rest: bytes) -> None:
         request, response, warns = self.request, self.response, self.pending_legacy_warning

@@ -116,6 +116,9 @@ class Control(AsyncioConnection):
         self._encoder = encoder
         self.outbox = Outbox(self.protocol, self.logger, encoder, self.transport.socket)
         self.protocol.send_frame = self._send_frame  # type: ignore[method-assign]
+        # Before anything is decoded: events may come with that.
+        if (owner := self._owner()) is not None:
+            owner._attach(self, self._background)
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:

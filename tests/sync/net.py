@@ -40,8 +40,8 @@ def served(handler: Callable[[Any], None], scheme: str = "ws", **kwargs: Any) ->
 
 
 @contextlib.contextmanager
-def raw_peer(work: Callable[[socket.socket], None], head: bytes | None = None) -> Iterator[str]:
-    """A server that answers the handshake, or with ``head``, and leaves the rest to ``work``."""
+def raw_peer(work: Callable[[socket.socket], None], head: bytes | None = None, behind: bytes = b"") -> Iterator[str]:
+    """A server that answers the handshake, or with ``head``, and leaves what follows ``behind`` it to ``work``."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -49,7 +49,8 @@ def raw_peer(work: Callable[[socket.socket], None], head: bytes | None = None) -
                 connection, _ = listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with connection:
-                    connection.sendall(shake_hands(connection) if head is None else read_head(connection) and head)
+                    answer = shake_hands(connection) if head is None else read_head(connection) and head
+                    connection.sendall(answer + behind)
                     work(connection)
 
         thread = threading.Thread(target=serve)

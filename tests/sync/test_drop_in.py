@@ -538,26 +538,13 @@ def test_behind_the_handshake(module):
 
     def work(sock):
         received.append(sock.recv(65536))
+        sock.sendall(b"ond")
         until_eof(sock)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            from .net import shake_hands
-
-            sock, _ = listener.accept()
-            with sock:
-                sock.sendall(shake_hands(sock) + frame(PING, b"early") + frame(TEXT, b"first") + b"\x81\x06sec")
-                received.append(sock.recv(65536))
-                sock.sendall(b"ond")
-                until_eof(sock)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        uri = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+    early = frame(PING, b"early") + frame(TEXT, b"first") + b"\x81\x06sec"
+    with raw_peer(work, behind=early) as uri:
         with module.connect(uri, ping_interval=None, close_timeout=0.1) as ws:
             assert [ws.recv(), ws.recv()] == ["first", "second"]
-        thread.join(10)
     assert received[0][0] == 0x8A
 
 

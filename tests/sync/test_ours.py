@@ -475,7 +475,7 @@ def test_peer_resets():
 
 def test_many_threads_and_an_end():
     """Connections that are used by many threads while they are closed: all of those end."""
-    with served(echo) as uri:
+    with served(echo, close_timeout=0.2) as uri:
         for _ in range(3):
             ws: Any = fastws.sync.connect(uri, **QUIET)
 
@@ -503,3 +503,19 @@ def test_many_threads_and_an_end():
                 user.join(10)
                 assert not user.is_alive()
     until(lambda: not threads())
+
+
+def test_events_with_the_handshake():
+    """What comes together with the response is told when the connection can be used."""
+    states: list[Any] = []
+
+    def on_event(ws, event):
+        states.append((type(event).__name__, ws.state.name, ws.stats.receive))
+
+    early = frame(TEXT, b'{"u":1}') + frame(TEXT, b'{"u":3}')
+    with raw_peer(until_eof, behind=early) as uri:
+        with fastws.sync.connect(uri, inspect=fastws.Inspect("/u"), on_event=on_event, **QUIET) as ws:
+            assert [ws.recv(), ws.recv()] == ['{"u":1}', '{"u":3}']
+            until(lambda: states)
+            ws.close_timeout = 0.05
+    assert states[0] == ("Gap", "OPEN", "thread")
