@@ -22,8 +22,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fastws.sync
 import websockets.sync.client
+
+import fastws.sync
 
 from .messages import trades
 
@@ -131,7 +132,7 @@ def cost(module: Any, port: int, name: str, count: int) -> tuple[float, float]:
 def lateness(module: Any, port: int) -> float:
     """Median in microseconds."""
     with connected(module, port, _TICK) as ws:
-        late = [time.monotonic_ns() - int(ws.recv()) for _ in range(_TICKS)]
+        late = [-int(ws.recv()) + time.monotonic_ns() for _ in range(_TICKS)]
     return statistics.median(late) / 1000
 
 
@@ -144,6 +145,7 @@ def main(messages: int, rounds: int) -> None:
         try:
             print("| | fastws, CPU ns | wall ns | websockets, CPU ns | wall ns | CPU ratio |")
             print("|---|---:|---:|---:|---:|---:|")
+            iterated: list[tuple[float, float]] = []
             for name in WORK:
                 contenders = ["fastws"] if "batches" in name else ["fastws", "websockets"]
                 figures: dict[str, list[tuple[float, float]]] = {}
