@@ -29,15 +29,21 @@ class PumpSocket:
     def pump(self) -> Pump: ...
     @property
     def decoder(self) -> PumpedDecoder: ...
-    def write(self, data: Buffer, /) -> bool:
+    def write(self, data: Buffer, last: bool = False, /) -> bool:
         """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Args:
+            data: The frames.
+            last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
             Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
             written any more is the end of the socket: REPORT_GONE.
         """
     def stop_answers(self) -> None:
-        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+    def hold_replies(self) -> None:
+        """No message of the pump may come between (RFC 6455 5.4): fragments are sent, until ``write(last, True)``."""
     def end(self) -> None:
         """Nothing more is written: shut the sending side down when all is sent."""
     def set_limits(self, high: int, low: int, /) -> None:
@@ -51,6 +57,9 @@ class PumpSocket:
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""
+    @property
+    def sent(self) -> tuple[int, int]:
+        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
     @property
     def encryption(self) -> Encryption | None: ...
     @property

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from ._decoder import FrameDecoder
@@ -21,6 +21,13 @@ class PumpedDecoder(FrameDecoder):
         Args:
             on_notices: Called with the decoder in this thread, if there are `notices`.
             on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
+        """
+    def reply_with(self, texts: Iterable[bytes | None]) -> None:
+        """What the pump answers by itself; to be called before it reads.
+
+        Args:
+            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice, and so do
+                those at the end that have none.
         """
     def step_status(self) -> int:
         """A `Status` of what is to be looked at now."""

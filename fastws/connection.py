@@ -219,6 +219,7 @@ class Connection(Blocking):
             lambda decoder: (method := notices()) and method(decoder),
             (lambda frames: (method := log()) and method(frames)) if self.debug else None,
         )
+        decoder.reply_with(None if reply.send is None else reply.send.encode() for reply in self._options.replies)
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""

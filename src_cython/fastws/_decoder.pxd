@@ -88,6 +88,7 @@ cdef class FrameDecoder:
     cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil
     cdef void note_high_water(self) noexcept nogil
     cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
+    cdef bint reply(self, int answer) noexcept nogil
     cdef void expire(self) noexcept nogil
     cdef int64_t oldest(self) noexcept nogil
     cdef bint must_stop(self) noexcept nogil

@@ -714,6 +714,10 @@ cdef class FrameDecoder:
                 return -1
         return 0
 
+    cdef bint reply(self, int answer) noexcept nogil:
+        """Send the answer that a message calls for; False leaves it to whoever takes the notices."""
+        return False
+
     cdef int admit(self, uint8_t* payload, uint64_t length, uint8_t flags, Segment* segment) noexcept nogil:
         """Queue a complete message, or do with it what its policy says. -1 after a violation."""
         cdef Admission* admission = &self.gate.admission
@@ -733,7 +737,7 @@ cdef class FrameDecoder:
         if admission.answers:
             answer = admission.lens.answer()
             if answer >= 0:
-                if admission.lens.tells(answer):
+                if admission.lens.tells(answer) and not self.reply(answer):
                     admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
                 if not admission.lens.delivers(answer):
                     admission.answered += 1

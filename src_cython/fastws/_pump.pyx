@@ -9,7 +9,7 @@ import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
@@ -196,8 +196,12 @@ cdef class PumpSocket:
             raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
         return 0
 
-    def write(self, data, /):
+    def write(self, data, bint last=False, /):
         """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Args:
+            data: The frames.
+            last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
             Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
@@ -208,7 +212,7 @@ cdef class PumpSocket:
         self.check()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         # With the GIL: the system call takes microseconds, having it back from a busy thread milliseconds.
-        written = self.line.outlet.write(<const char*> buffer.buf, buffer.len)
+        written = self.line.outlet.write(<const char*> buffer.buf, buffer.len, last)
         PyBuffer_Release(&buffer)
         if written.error:
             fastws_set_error(self.line, written.error)
@@ -221,9 +225,14 @@ cdef class PumpSocket:
         self.pump.native.order(self.line, order)
 
     def stop_answers(self):
-        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
         self.check()
         self.line.outlet.stop_answers()
+
+    def hold_replies(self):
+        """No message of the pump may come between (RFC 6455 5.4): fragments are sent, until ``write(last, True)``."""
+        self.check()
+        self.line.outlet.hold_replies()
 
     def end(self):
         """Nothing more is written: shut the sending side down when all is sent."""
@@ -259,6 +268,14 @@ cdef class PumpSocket:
         """Bytes that the socket hasn't taken."""
         self.check()
         return self.line.outlet.size()
+
+    @property
+    def sent(self):
+        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
+        cdef uint64_t messages, nbytes
+        self.check()
+        self.line.outlet.count_own(&messages, &nbytes)
+        return messages, nbytes
 
     @property
     def error(self):

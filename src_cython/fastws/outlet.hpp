@@ -5,7 +5,10 @@
    With TLS there are two locks: that of the SSL, under which data is encrypted and sent, then ``mutex_``, under which nothing
    happens that takes time. A writer tries the first while it has the second, and if the SSL is in use, its data waits for
    the pump; so those who have the GIL block on neither for long. Order holds, since nobody sends past data that waits, and
-   what is left of a direct write goes ahead of what came after it. */
+   what is left of a direct write goes ahead of what came after it.
+
+   The pump sends frames of its own: pongs and replies. None follows a close frame (RFC 6455 5.5.1), and a reply, being a
+   message, doesn't come between the fragments of another (5.4): it waits here for the last of them. */
 
 #pragma once
 
@@ -15,6 +18,8 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <string>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,23 +48,61 @@ class Outlet {
         int error;              /* errno; nothing more can be written */
     };
 
-    Written write(const char *data, size_t length) {
+    /* ``last``: of the fragments for which replies were held. */
+    Written write(const char *data, size_t length, bool last) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return tls_ ? encrypt(lock, data, length) : append(data, length);
+        Written written = put(lock, data, length);
+        if (!last) return written;
+        fragmented_ = false;
+        if (held_.empty() || !answering_ || written.error) return written;
+        std::string held;
+        held.swap(held_);
+        uint64_t count = held_count_;
+        held_count_ = 0;
+        Written more = put_own(lock, held.data(), held.size(), count);
+        return {more.waiting, written.first || more.first, written.full || more.full, more.error};
     }
 
-    /* A frame of the pump's own, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). */
+    /* Pongs. ``sent`` says whether they were. */
     Written answer(const char *data, size_t length, int *sent) {
         std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
         if (!answering_) return {waiting(), false, false, 0};
-        return tls_ ? encrypt(lock, data, length) : append(data, length);
+        return put_own(lock, data, length, 0);
+    }
+
+    /* ``count`` messages. A peer that doesn't read what it has asked for gets no more of it. */
+    Written reply(const char *data, size_t length, uint64_t count) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (!answering_ || waiting() + held_.size() > UNSENT_MAX) return {waiting(), false, false, 0};
+        if (!fragmented_) return put_own(lock, data, length, count);
+        try {
+            held_.append(data, length);
+            held_count_ += count;
+        } catch (const std::bad_alloc &) {
+        }
+        return {waiting(), false, false, 0};
     }
 
     void stop_answers() {
         std::lock_guard<std::mutex> lock(mutex_);
         answering_ = false;
     }
+
+    /* Fragments are written next; the last one says so. */
+    void hold_replies() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        fragmented_ = true;
+    }
+
+    /* What the pump has sent of its own. */
+    void count_own(uint64_t *messages, uint64_t *bytes) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        *messages = own_messages_;
+        *bytes = own_bytes_;
+    }
+
+    static constexpr size_t UNSENT_MAX = 1024 * 1024;   /* as that of replies by the loop */
 
     /* By the pump, when the socket takes more. Sets ``drained`` once the low-water mark is crossed downward. */
     Written flush(bool *drained) {
@@ -117,6 +160,18 @@ class Outlet {
     static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
 
     size_t waiting() const { return tail_ - head_; }
+
+    Written put(std::unique_lock<std::mutex> &lock, const char *data, size_t length) {
+        return tls_ ? encrypt(lock, data, length) : append(data, length);
+    }
+
+    Written put_own(std::unique_lock<std::mutex> &lock, const char *data, size_t length, uint64_t messages) {
+        if (!error_ && !ending_) {
+            own_messages_ += messages;
+            own_bytes_ += length;
+        }
+        return put(lock, data, length);
+    }
 
     Written append(const char *data, size_t length) {
         if (error_ || ending_) return {waiting(), false, false, 0};
@@ -263,6 +318,9 @@ class Outlet {
     size_t head_ = 0, tail_ = 0, capacity_ = 0;
     size_t high_ = 64 * 1024, low_ = 16 * 1024;
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
+    bool fragmented_ = false;           /* between the first and the last fragment of a message */
+    std::string held_;                  /* replies meanwhile */
+    uint64_t held_count_ = 0, own_messages_ = 0, own_bytes_ = 0;
     int error_ = 0;
 };
 
