@@ -26,8 +26,8 @@ class PumpedDecoder(FrameDecoder):
         """What the pump answers by itself; to be called before it reads.
 
         Args:
-            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice, and so do
-                those at the end that have none.
+            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice. Those at the
+                end that have none are what a heartbeat expects: `heard` counts them.
         """
     def step_status(self) -> int:
         """A `Status` of what is to be looked at now."""
@@ -45,6 +45,9 @@ class PumpedDecoder(FrameDecoder):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come: the socket is closed."""
+    @property
+    def heard(self) -> int:
+        """Answers to heartbeats that the pump has seen."""
     @property
     def pings(self) -> tuple[int, int]:
         """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""

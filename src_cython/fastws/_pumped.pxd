@@ -98,7 +98,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint over              # nothing more will come
     cdef bint told              # of a violation
     cdef bint keeps_pings       # answered ones too, for the log
-    cdef uint64_t pings_answered
+    cdef uint64_t pings_answered, heard_count
     cdef int64_t ping_delay_max_ns
     cdef uint64_t pauses
     cdef int64_t paused_since_ns, paused_ns, pause_max_ns

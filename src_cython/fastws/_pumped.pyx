@@ -227,8 +227,11 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint reply(self, int answer) noexcept nogil:
         """The answer to a message goes out behind this step (RFC 7692 6: not compressed, whatever was negotiated)."""
         cdef string* text
-        if not self.pumping or self.pump == NULL or <size_t> answer >= self.replies_here.size():
+        if not self.pumping or self.pump == NULL:
             return False
+        if <size_t> answer >= self.replies_here.size():
+            self.heard_count += 1
+            return True
         if not self.replies_here[answer]:
             return False
         text = &self.reply_texts[answer]
@@ -391,8 +394,8 @@ cdef class PumpedDecoder(FrameDecoder):
         """What the pump answers by itself; to be called before it reads.
 
         Args:
-            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice, and so do
-                those at the end that have none.
+            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice. Those at the
+                end that have none are what a heartbeat expects: `heard` counts them.
         """
         cdef Guard guard
         cdef list kept = list(texts)
@@ -712,6 +715,13 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         guard.enter(self.latch, False)
         return self.over
+
+    @property
+    def heard(self):
+        """Answers to heartbeats that the pump has seen."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.heard_count
 
     @property
     def pings(self):

@@ -2,7 +2,8 @@
 
 It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its
 number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers with
-a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
+a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came; to "beat"
+with the same.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def serve(connection: socket.socket, interval: float) -> None:
                 elif opcode == 0x1 and payload == b"report":
                     report = json.dumps({"pings": number, "pongs": pongs, "longest": longest}).encode()
                     connection.sendall(frame(0x1, b"report " + report[:60000]))
+                elif opcode == 0x1 and payload == b"beat":
+                    connection.sendall(frame(0x1, payload))
                 elif opcode == 0x8:
                     connection.sendall(frame(0x8, payload))
                     return
