@@ -8,6 +8,6 @@ import pytest
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Thousands of tests are there to stay: no collection of garbage, of which there are many, needs to go through them."""
+    """Thousands of tests are there to stay: the many collections of garbage needn't go through them."""
     gc.collect()
     gc.freeze()
