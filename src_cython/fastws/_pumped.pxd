@@ -19,7 +19,7 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
 
     cdef cppclass Outlet:
         Written write(const char* data, size_t length) noexcept
-        Written answer(const char* data, size_t length, int* sent) noexcept
+        Written answer(const char* data, size_t length, size_t last, int* sent) noexcept
         void stop_answers() noexcept
         void end() noexcept
         void set_limits(size_t high, size_t low) noexcept
@@ -45,7 +45,8 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
     ctypedef int (*StepFunction)(Line*) noexcept
 
     cdef cppclass Pump:
-        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over) except +
+        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over,
+             void (*orphaned)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
         size_t lines() noexcept
@@ -97,7 +98,7 @@ cdef class PumpedDecoder(FrameDecoder):
     # The pump's own.
     cdef size_t answered_to     # control frames up to here were looked at
     cdef uint8_t* pongs
-    cdef size_t pongs_size, pongs_capacity
+    cdef size_t pongs_size, pongs_capacity, last_pong
     cdef uint64_t pongs_count
 
     cdef int read(self, Line* line) noexcept nogil

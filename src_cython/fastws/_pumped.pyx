@@ -231,6 +231,7 @@ cdef class PumpedDecoder(FrameDecoder):
                 return False
             self.pongs = target
             self.pongs_capacity = capacity
+        self.last_pong = self.pongs_size
         target = self.pongs + self.pongs_size
         if self.masked:                 # the peer is a client, we aren't
             target += header_format(target, PONG, True, False, length, NULL)
@@ -246,7 +247,7 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef void send_pongs(self, Line* line) noexcept nogil:
         cdef int sent = 0
-        cdef Written written = line.outlet.answer(<const char*> self.pongs, self.pongs_size, &sent)
+        cdef Written written = line.outlet.answer(<const char*> self.pongs, self.pongs_size, self.last_pong, &sent)
         cdef int64_t delay_ns = fastws_pumped_ns() - self.received_ns
         self.pongs_size = 0
         if written.first:

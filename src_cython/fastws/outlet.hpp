@@ -48,27 +48,36 @@ class Outlet {
         return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
-    /* A frame of the pump's own, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). */
-    Written answer(const char *data, size_t length, int *sent) {
+    /* Pongs, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). While the peer doesn't read,
+       the last one of them, at ``last``, is enough (5.5.3): what waits is bounded by what one read can ask for, and a
+       peer that only writes doesn't fill our memory. */
+    Written answer(const char *data, size_t length, size_t last, int *sent) {
         std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
         if (!answering_) return {waiting(), false, false, 0};
+        if (waiting() > ANSWERS_MAX) {
+            late_size_ = length - last;
+            std::memcpy(late_, data + last, late_size_);
+            return {waiting(), false, false, 0};
+        }
+        late_size_ = 0;
         return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
     void stop_answers() {
         std::lock_guard<std::mutex> lock(mutex_);
         answering_ = false;
+        late_size_ = 0;
     }
 
     /* By the pump, when the socket takes more. Sets ``drained`` once the low-water mark is crossed downward. */
     Written flush(bool *drained) {
         if (tls_) tls_->lock();
         std::unique_lock<std::mutex> lock(mutex_);
-        if (tls_) {
-            push_encrypted(lock);
-        } else {
-            push();
+        push_all(lock);
+        if (late_size_ && waiting() <= ANSWERS_MAX && !error_ && !ending_ && keep(late_, late_size_)) {
+            late_size_ = 0;
+            push_all(lock);
         }
         *drained = full_ && waiting() <= low_;
         if (*drained) full_ = false;
@@ -115,6 +124,8 @@ class Outlet {
   private:
     static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
     static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
+    static constexpr size_t ANSWERS_MAX = 64 * 1024;    /* bytes that wait; behind more, only the last pong matters */
+    static constexpr size_t ANSWER_MAX = 2 + 4 + 125;   /* a pong, masked */
 
     size_t waiting() const { return tail_ - head_; }
 
@@ -169,6 +180,14 @@ class Outlet {
         bool full = !full_ && waiting() > high_;
         if (full) full_ = true;
         return {waiting(), first && length, full, 0};
+    }
+
+    void push_all(std::unique_lock<std::mutex> &lock) {
+        if (tls_) {
+            push_encrypted(lock);
+        } else {
+            push();
+        }
     }
 
     /* With both locks; gives ``mutex_`` up while it encrypts. */
@@ -262,6 +281,8 @@ class Outlet {
     char *data_ = nullptr;
     size_t head_ = 0, tail_ = 0, capacity_ = 0;
     size_t high_ = 64 * 1024, low_ = 16 * 1024;
+    char late_[ANSWER_MAX];
+    size_t late_size_ = 0;
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
     int error_ = 0;
 };

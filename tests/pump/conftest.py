@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from connection.conftest import certificate, side, tls
+from connection.conftest import certificate, link, side, tls
 
-__all__ = ["certificate", "side", "tls"]
+__all__ = ["certificate", "link", "side", "tls"]
