@@ -83,7 +83,7 @@ class Blocking(Receiving):
             while True:
                 left = _LOOK_S if deadline is None else min(_LOOK_S, max(0.0, deadline - time.monotonic()))
                 if not decoder.wait(left):
-                    self._look(deadline, f"no message within {timeout} s")
+                    self._go_on_waiting(deadline, f"no message within {timeout} s")
                     continue
                 if decoder.resumable:
                     decoder.resume()
@@ -96,14 +96,16 @@ class Blocking(Receiving):
                     return batch
                 # At the end, the loop says why; and what wasn't decoded for want of room has come by then.
                 if decoder.is_over and not self._ended.wait(left):
-                    self._look(deadline, f"the connection is lost, and its event loop didn't look within {timeout} s")
+                    self._go_on_waiting(
+                        deadline, f"the connection is lost, and its event loop didn't look within {timeout} s"
+                    )
                 if self._ended.is_set() and not decoder.queued_messages and not decoder.resumable:
                     raise self.close_exc
         finally:
             turn.busy = False
 
-    def _look(self, deadline: float | None, late: str) -> None:
-        """Nothing has happened: is it worth waiting on?"""
+    def _go_on_waiting(self, deadline: float | None, late: str) -> None:
+        """Nothing has happened so far: raise if it makes no sense to wait, or for too long already."""
         if self.loop.is_closed():
             raise RuntimeError("the event loop of this connection is closed")
         if deadline is not None and time.monotonic() >= deadline:
