@@ -69,6 +69,7 @@ async def opened(link, pump):
 
 
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="descriptors are listed on Linux only")
+@pytest.mark.crosswise
 @pytest.mark.parametrize("loop_name", ["asyncio", "uvloop"])
 def test_all_is_given_back(link, loop_name):
     """Also if no connection is made afterwards."""

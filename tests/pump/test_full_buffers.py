@@ -18,6 +18,7 @@ WRITE_LIMIT = 20_000
 SIZE = 30_000
 
 
+@pytest.mark.crosswise
 @over_loops
 async def test_full_in_both_directions(link):
     """Both sides send until it hurts, also with the loop blocked; then both read, and all is there."""
@@ -48,6 +49,7 @@ async def test_full_in_both_directions(link):
         assert {ws.state for ws in ends} == {fastws.State.OPEN}
 
 
+@pytest.mark.crosswise
 @over_loops
 async def test_close_with_all_buffers_full(link):
     """It is bounded by ``close_timeout``, although neither side reads or can write."""
