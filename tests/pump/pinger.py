@@ -1,8 +1,9 @@
 """A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
 
-Arguments: seconds between two pings, and for TLS the files of a certificate and of its key. It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its
-number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers with
-a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
+Arguments: seconds between two pings, and for TLS the files of a certificate and of its key. It prints its port. After
+the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its number as payload, then ten
+text messages, each the number of the ping. To the text message "report" it answers with a message "report " and, as
+JSON, the numbers of the pongs in their order and the longest time until one came.
 """
 
 from __future__ import annotations

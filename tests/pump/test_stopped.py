@@ -1,4 +1,4 @@
-"""Processes that are stopped (SIGSTOP), and peers that are gone without a word: who is blamed, and what is delivered."""
+"""Processes that are stopped (SIGSTOP), and peers gone without a word: who is blamed, and what is delivered."""
 
 from __future__ import annotations
 

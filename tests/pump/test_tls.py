@@ -89,10 +89,13 @@ class Libssl:
         self.lib = ctypes.CDLL(_ssl.__file__)
 
     def __call__(self, name, peer, *args):
+        return self.on(peer.writer.get_extra_info("ssl_object"), name, *args)
+
+    def on(self, ssl_object, name, *args):
         function = getattr(self.lib, name, None)
         if function is None:
             pytest.skip(f"this libssl has no {name}()")
-        sslobj = peer.writer.get_extra_info("ssl_object")._sslobj
+        sslobj = ssl_object._sslobj
         session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
         assert session.value is not None
         return function(ctypes.c_void_p(session.value), *args)
