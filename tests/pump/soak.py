@@ -248,8 +248,10 @@ class Life:
         batches = ws.batches(self.choices.choice((None, 7)), self.choices.choice((0.0, 0.002)))
         async with contextlib.aclosing(batches):
             async for batch in batches:
+                # All of it was delivered: no suspension, where a task may be cancelled, before all is counted.
                 for message in batch:
-                    await self.took(message)
+                    self.sequence.note(message)
+                await asyncio.sleep(self.slow_s)
                 left -= 1
                 if not left:
                     return
@@ -369,9 +371,11 @@ class Soak:
         try:
             while number < len(self._loops) or time.monotonic() < until:
                 abandon = self._choices.randrange(3) == 0
-                self.round(self._loops[number % len(self._loops)], round_s, abandon)
+                # What is closed with its loop has something to say.
+                with unraisable_ignored() if abandon else contextlib.nullcontext():
+                    self.round(self._loops[number % len(self._loops)], round_s, abandon)
+                    self.settle(descriptors, segments)
                 number += 1
-                self.settle(descriptors, segments)
                 self.rss.append(resident())
         finally:
             self._peer.end()
@@ -383,13 +387,7 @@ class Soak:
                 raise Broken(f"memory has grown by {growth >> 20} MiB after warming up: {self.rss}")
 
     def round(self, new_loop: Callable[[], asyncio.AbstractEventLoop], seconds: float, abandon: bool) -> None:
-        with unraisable_ignored() if abandon else contextlib.nullcontext():
-            self.loop_lives(new_loop(), seconds, abandon)
-            gc.collect()
-        if self._errors:
-            raise Broken(self._errors[0])
-
-    def loop_lives(self, loop: asyncio.AbstractEventLoop, seconds: float, abandon: bool) -> None:
+        loop = new_loop()
         loop.set_exception_handler(lambda loop, context: self._errors.append(f"the loop reported {context}"))
         try:
             loop.run_until_complete(self.lives(seconds, abandon))
@@ -403,6 +401,8 @@ class Soak:
             if abandon:
                 self.counts["loops closed under connections"] += 1
                 self.forget(tasks)
+        if self._errors:
+            raise Broken(self._errors[0])
 
     @staticmethod
     def forget(tasks: set[asyncio.Task[Any]]) -> None:
