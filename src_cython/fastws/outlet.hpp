@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -48,20 +49,22 @@ class Outlet {
         return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
-    /* Pongs, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). While the peer doesn't read,
-       the last one of them, at ``last``, is enough (5.5.3): what waits is bounded by what one read can ask for, and a
-       peer that only writes doesn't fill our memory. */
+    /* Pongs, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). While the peer doesn't read
+       those that it has got, the last one, at ``last``, is enough (5.5.3): what waits of them is bounded by what one read
+       can ask for, and a peer that only writes doesn't fill our memory. */
     Written answer(const char *data, size_t length, size_t last, int *sent) {
         std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
         if (!answering_) return {waiting(), false, false, 0};
-        if (waiting() > ANSWERS_MAX) {
+        if (answers_ > ANSWERS_MAX) {
             late_size_ = length - last;
             std::memcpy(late_, data + last, late_size_);
             return {waiting(), false, false, 0};
         }
         late_size_ = 0;
-        return tls_ ? encrypt(lock, data, length) : append(data, length);
+        Written written = tls_ ? encrypt(lock, data, length) : append(data, length);
+        answers_ = std::min(answers_ + length, waiting());
+        return written;
     }
 
     void stop_answers() {
@@ -75,7 +78,8 @@ class Outlet {
         if (tls_) tls_->lock();
         std::unique_lock<std::mutex> lock(mutex_);
         push_all(lock);
-        if (late_size_ && waiting() <= ANSWERS_MAX && !error_ && !ending_ && keep(late_, late_size_)) {
+        if (late_size_ && answers_ <= ANSWERS_MAX && !error_ && !ending_ && keep(late_, late_size_)) {
+            answers_ += late_size_;
             late_size_ = 0;
             push_all(lock);
         }
@@ -124,7 +128,7 @@ class Outlet {
   private:
     static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
     static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
-    static constexpr size_t ANSWERS_MAX = 64 * 1024;    /* bytes that wait; behind more, only the last pong matters */
+    static constexpr size_t ANSWERS_MAX = 64 * 1024;    /* bytes of pongs that wait; behind more, only the last matters */
     static constexpr size_t ANSWER_MAX = 2 + 4 + 125;   /* a pong, masked */
 
     size_t waiting() const { return tail_ - head_; }
@@ -188,6 +192,7 @@ class Outlet {
         } else {
             push();
         }
+        answers_ = std::min(answers_, waiting());
     }
 
     /* With both locks; gives ``mutex_`` up while it encrypts. */
@@ -283,6 +288,7 @@ class Outlet {
     size_t high_ = 64 * 1024, low_ = 16 * 1024;
     char late_[ANSWER_MAX];
     size_t late_size_ = 0;
+    size_t answers_ = 0;                /* bytes of pongs that wait, at most */
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
     int error_ = 0;
 };
