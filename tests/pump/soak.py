@@ -282,11 +282,11 @@ class Life:
             self.over = True
 
     async def idle(self, ws: Any) -> None:
-        """Take nothing, for a while or at all."""
+        """Take nothing for a while, or until the connection is closed if there is no other way."""
         await asyncio.sleep(self.choices.choice((0.05, 1.0)))
         if len(self.ways) == 1:
             await ws.wait_closed()
-            self.ways = [self.by_batch]
+        self.ways = [way for way in self.ways if way != self.idle] or [self.by_batch]
 
 
 class Peer:
