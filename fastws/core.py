@@ -18,6 +18,7 @@ __all__ = [
     "FrameDecoder",
     "FrameEncoder",
     "Hub",
+    "Intake",
     "MessageIterator",
     "Pump",
     "PumpSocket",
@@ -39,6 +40,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._batch import Batch, rebuild_batch
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
+        from ._intake import Intake
         from ._iterator import MessageIterator, Turn
         from ._pump import Encryption, Hub, Pump, PumpSocket, libssl_missing
         from ._pumped import PumpedDecoder
@@ -55,6 +57,7 @@ else:
         Batch,
         FrameDecoder,
         FrameEncoder,
+        Intake,
         MessageIterator,
         Sender,
         Turn,

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 from asyncio.trsock import TransportSocket
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any
 
 from .core import Encryption, libssl_missing
@@ -65,6 +65,7 @@ class Security:
             or server_side == bool(hostname)
             or any(timeout is not None and not timeout > 0 for timeout in timeouts)
             or unreachable() is not None
+            or _judged_by_objects(context, server_side, hostname)
         ):
             return None
         for name in ("ssl", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout"):
@@ -163,13 +164,8 @@ def unreachable() -> str | None:
     if _unreachable is None:
         _unreachable = libssl_missing() or ""
         if not _unreachable:
-            ours, theirs = socket.socketpair()
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             try:
-                with (
-                    theirs,
-                    context.wrap_socket(ours, do_handshake_on_connect=False, server_hostname="localhost") as sock,
-                ):
+                with _tried(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), False, "localhost") as sock:
                     Encryption(sock)
             except NotImplementedError as exc:
                 _unreachable = str(exc)
@@ -187,6 +183,33 @@ class _Meanwhile(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
+
+
+@contextlib.contextmanager
+def _tried(context: ssl.SSLContext, server_side: bool, hostname: str | None) -> Iterator[ssl.SSLSocket]:
+    """A socket of a context, connected to nobody."""
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        ours,
+        context.wrap_socket(
+            ours, server_side=server_side, do_handshake_on_connect=False, server_hostname=hostname
+        ) as sock,
+    ):
+        yield sock
+
+
+def _judged_by_objects(context: ssl.SSLContext, server_side: bool, hostname: str | None) -> bool:
+    """Whether a context has a class of its own for what the loop uses, and none for sockets: it may check the peer."""
+    if type(context) is not ssl.SSLContext:
+        try:
+            with _tried(context, server_side, hostname) as sock:
+                # It may have wrapped another.
+                context = sock.context
+        except Exception:
+            # The loop is to find out.
+            return True
+    return context.sslobject_class is not ssl.SSLObject and context.sslsocket_class is ssl.SSLSocket
 
 
 class _Plain(asyncio.Protocol):

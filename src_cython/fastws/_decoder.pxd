@@ -74,6 +74,8 @@ cdef class FrameDecoder:
     cdef bint decoding          # without the GIL; never with a latch, as it is looked at outside of that
     cdef bint pumping           # behind a latch, which may be given away for a moment
 
+    cdef object lend(self, Py_ssize_t sizehint)
+    cdef int updated(self, Py_ssize_t nbytes) except -1
     cdef size_t pending(self) noexcept nogil
     cdef int reserve(self, size_t wanted) noexcept nogil
     cdef void advance(self, size_t nbytes) noexcept

@@ -291,6 +291,9 @@ cdef class FrameDecoder:
         Args:
             sizehint: Ignored unless `honors_sizehint` is set: then room for more than that, at most 1 MiB.
         """
+        return self.lend(sizehint)
+
+    cdef object lend(self, Py_ssize_t sizehint):
         cdef size_t wanted = 0
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
@@ -306,6 +309,9 @@ cdef class FrameDecoder:
         Raises:
             ValueError: If ``nbytes`` is negative or more than was lent.
         """
+        return self.updated(nbytes)
+
+    cdef int updated(self, Py_ssize_t nbytes) except -1:
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
         if nbytes < 0 or <size_t> nbytes > self.lent:

@@ -171,6 +171,72 @@ async def test_client_certificate_that_is_missing(certificate, version, monkeypa
         assert failures[0][0] is failures[1][0]
 
 
+@over_loops
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "untrusted"])
+async def test_truststore(certificate, tls, trusted):
+    """A context that wraps that of the interpreter, and judges certificates by itself on some systems."""
+    truststore = pytest.importorskip("truststore")
+    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if trusted:
+        context.load_verify_locations(certificate.cert)
+    async with serving(echo, tls) as uri:
+        if trusted:
+            async with fastws.connect(uri, ssl=context) as ws:
+                assert_pumped(ws)
+                assert ws.transport.get_extra_info("sslcontext") is context
+                await ws.send("x")
+                assert await ws.recv() == "x"
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await fastws.connect(uri, ssl=context)
+
+
+@over_loops
+async def test_sockets_of_the_context_judge_the_peer(certificate, tls):
+    """What a context's own class of sockets checks behind the handshake, is checked."""
+
+    class Judge(ssl.SSLSocket):
+        def do_handshake(self, block=False):
+            super().do_handshake(block)
+            judged.append(self.getpeercert(True))
+            raise ssl.SSLCertVerificationError("not this one")
+
+    judged = []
+    context = certificate.client_context()
+    context.sslsocket_class = Judge
+    async with serving(echo, tls) as uri:
+        with pytest.raises(ssl.SSLCertVerificationError, match="not this one"):
+            await fastws.connect(uri, ssl=context)
+    assert len(judged) == 1
+    assert judged[0]
+
+
+@over_loops
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_objects_of_the_context_judge_the_peer(certificate, tls, wrapped):
+    """asyncio doesn't use sockets of a context, but its objects: if only they check, the loop encrypts."""
+
+    class Judge(ssl.SSLObject):
+        def do_handshake(self):
+            super().do_handshake()
+            raise ssl.SSLCertVerificationError("not this one")
+
+    class Wrapping(ssl.SSLContext):
+        def wrap_socket(self, *args, **kwargs):
+            return inner.wrap_socket(*args, **kwargs)
+
+        def wrap_bio(self, *args, **kwargs):
+            return inner.wrap_bio(*args, **kwargs)
+
+    context = inner = certificate.client_context()
+    inner.sslobject_class = Judge
+    if wrapped:
+        context = Wrapping(ssl.PROTOCOL_TLS_CLIENT)
+    async with serving(echo, tls) as uri:
+        with pytest.raises(ssl.SSLCertVerificationError, match="not this one"):
+            await fastws.connect(uri, ssl=context)
+
+
 @on_asyncio
 async def test_alpn_and_sni(certificate, contexts):
     server_context, client_context = contexts
