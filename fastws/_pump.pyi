@@ -54,6 +54,8 @@ class PumpSocket:
         """Close it when all is sent; nothing is read any more. With TLS, when the peer has closed it as well."""
     def abort(self) -> None:
         """Close it now. In a forked child: its own descriptor only."""
+    def abandon(self) -> None:
+        """Close it now; nobody takes its report any more, as its loop is closed."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""

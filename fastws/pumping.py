@@ -186,7 +186,7 @@ class PumpTransport(asyncio.Transport):
     def __del__(self, warn: Any = warnings.warn) -> None:
         if not self._is_gone:
             warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._socket.abort()
+            self._socket.abandon()
 
     def __repr__(self) -> str:
         state = "closed" if self._told else "closing" if self._closing else "open"

@@ -20,7 +20,7 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
 
     cdef cppclass Outlet:
         Written write(const char* data, size_t length, bint last) noexcept
-        Written answer(const char* data, size_t length, int* sent) noexcept
+        Written answer(const char* data, size_t length, size_t last, int* sent) noexcept
         Written reply(const char* data, size_t length, uint64_t count) noexcept
         void stop_answers() noexcept
         void hold_replies() noexcept
@@ -49,7 +49,8 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
     ctypedef int (*StepFunction)(Line*) noexcept
 
     cdef cppclass Pump:
-        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over) except +
+        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over,
+             void (*orphaned)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
         size_t lines() noexcept
@@ -71,6 +72,7 @@ cdef enum:
 cdef struct Frames:             # one behind the other
     uint8_t* data
     size_t size, capacity
+    size_t last                 # where the last one begins
     uint64_t count
 
 

@@ -255,6 +255,7 @@ cdef class PumpedDecoder(FrameDecoder):
                 return False
             frames.data = target
             frames.capacity = capacity
+        frames.last = frames.size
         target = frames.data + frames.size
         if self.masked:                 # the peer is a client, we aren't
             target += header_format(target, opcode, True, False, length, NULL)
@@ -274,7 +275,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Written written
         cdef int64_t delay_ns
         if self.pongs.size:
-            written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, &sent)
+            written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, self.pongs.last, &sent)
             delay_ns = fastws_pumped_ns() - self.received_ns
             first = written.first
             if sent and not written.error:

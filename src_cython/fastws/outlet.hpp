@@ -12,6 +12,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -63,12 +64,22 @@ class Outlet {
         return {more.waiting, written.first || more.first, written.full || more.full, more.error};
     }
 
-    /* Pongs. ``sent`` says whether they were. */
-    Written answer(const char *data, size_t length, int *sent) {
+    /* Pongs; ``sent`` says whether they were. While the peer doesn't read those that it has got, the last one, at ``last``,
+       is enough (RFC 6455 5.5.3): what waits of them is bounded by what one read can ask for, and a peer that only writes
+       doesn't fill our memory. */
+    Written answer(const char *data, size_t length, size_t last, int *sent) {
         std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
         if (!answering_) return {waiting(), false, false, 0};
-        return put_own(lock, data, length, 0);
+        if (answers_ > ANSWERS_MAX) {
+            late_size_ = length - last;
+            std::memcpy(late_, data + last, late_size_);
+            return {waiting(), false, false, 0};
+        }
+        late_size_ = 0;
+        Written written = put_own(lock, data, length, 0);
+        answers_ = std::min(answers_ + length, waiting());
+        return written;
     }
 
     /* ``count`` messages. A peer that doesn't read what it has asked for gets no more of it. */
@@ -87,6 +98,7 @@ class Outlet {
     void stop_answers() {
         std::lock_guard<std::mutex> lock(mutex_);
         answering_ = false;
+        late_size_ = 0;
     }
 
     /* Fragments are written next; the last one says so. */
@@ -108,10 +120,12 @@ class Outlet {
     Written flush(bool *drained) {
         if (tls_) tls_->lock();
         std::unique_lock<std::mutex> lock(mutex_);
-        if (tls_) {
-            push_encrypted(lock);
-        } else {
-            push();
+        push_all(lock);
+        if (late_size_ && answers_ <= ANSWERS_MAX && !error_ && !ending_ && keep(late_, late_size_)) {
+            answers_ += late_size_;
+            own_bytes_ += late_size_;
+            late_size_ = 0;
+            push_all(lock);
         }
         *drained = full_ && waiting() <= low_;
         if (*drained) full_ = false;
@@ -158,6 +172,8 @@ class Outlet {
   private:
     static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
     static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
+    static constexpr size_t ANSWERS_MAX = 64 * 1024;    /* bytes of pongs that wait; behind more, only the last matters */
+    static constexpr size_t ANSWER_MAX = 2 + 4 + 125;   /* a pong, masked */
 
     size_t waiting() const { return tail_ - head_; }
 
@@ -224,6 +240,15 @@ class Outlet {
         bool full = !full_ && waiting() > high_;
         if (full) full_ = true;
         return {waiting(), first && length, full, 0};
+    }
+
+    void push_all(std::unique_lock<std::mutex> &lock) {
+        if (tls_) {
+            push_encrypted(lock);
+        } else {
+            push();
+        }
+        answers_ = std::min(answers_, waiting());
     }
 
     /* With both locks; gives ``mutex_`` up while it encrypts. */
@@ -317,6 +342,9 @@ class Outlet {
     char *data_ = nullptr;
     size_t head_ = 0, tail_ = 0, capacity_ = 0;
     size_t high_ = 64 * 1024, low_ = 16 * 1024;
+    char late_[ANSWER_MAX];
+    size_t late_size_ = 0;
+    size_t answers_ = 0;                /* bytes of pongs that wait, at most */
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
     bool fragmented_ = false;           /* between the first and the last fragment of a message */
     std::string held_;                  /* replies meanwhile */
