@@ -24,6 +24,7 @@ MODULES = (
     "_decoder",
     "_encoder",
     "_iterator",
+    "_intake",
     "_coroutine",
     "_sender",
     "_receiver",

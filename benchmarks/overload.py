@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from overload.consumer import Market, Outcome, consume_apart, market, p99  # noqa: E402
 from overload.venue import Load  # noqa: E402
 
+from fastws import Disconnect  # noqa: E402
+
 OFFERED, CONSUMED = 2000, 20
 BUFFER_BYTES = 64 * 1024
 
@@ -46,12 +48,18 @@ CONTENDERS: dict[str, dict[str, Any]] = {
         "'*@depth': Resync()}), max_queue=128",
         "snapshot_s": 0.1,
     },
+    "fastws in a thread: Block, max_queue=64": {"options": "receive='thread', max_queue=64"},
+    "fastws in a thread: DropOldest, max_queue=64": {
+        "options": "receive='thread', overflow=DropOldest(), max_queue=64"
+    },
+    "fastws in a thread: Conflate by pointer": {"options": "receive='thread', overflow=Conflate('/stream')"},
     "fastws: Disconnect, max_queue=64": {"options": "overflow=Disconnect(), max_queue=64, on_close='raise'"},
 }
 
 COLORS = (
     *("#d62728", "#ff9896", "#8c564b", "#c49c94", "#7f7f7f", "#000000", "#1f77b4"),
     *("#17becf", "#9467bd", "#2ca02c", "#98df8a", "#bcbd22", "#ff7f0e", "#e377c2"),
+    *("#aec7e8", "#c5b0d5", "#dbdb8d"),
 )
 
 
@@ -105,7 +113,9 @@ def assert_adds_up(name: str, outcome: Outcome) -> None:
     stats = outcome.stats
     if stats is not None:
         counted = stats.delivered + stats.queued_messages + stats.answered + stats.lost.total
-        complete = outcome.report["end"] == "closed by consumer" or stats.messages_in == outcome.report["sent"]
+        # Or it left, be it that the venue had given it up before.
+        left = outcome.report["end"] == "closed by consumer" or outcome.report["code"] == Disconnect().code
+        complete = left or stats.messages_in == outcome.report["sent"]
         if stats.messages_in != counted or stats.delivered != len(outcome.seen) or not complete:
             raise SystemExit(f"{name}: the sum is wrong: {stats}, {outcome.report}")
 
@@ -204,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="of overload, for each contender")
     parser.add_argument("--scale", type=float, default=5.0, help="times 2,000 and 20 messages per second")
-    parser.add_argument("--style", choices=("awaiting", "blocking", "starving"), default="awaiting")
+    parser.add_argument("--style", choices=("awaiting", "blocking", "starving", "stalling"), default="awaiting")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders that have this in their name")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="where to draw; anything but .svg needs matplotlib")
     arguments = parser.parse_args()

@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self, final
 
@@ -13,13 +14,26 @@ class Turn:
 
     The same looks at the clock tell how long messages waited and how long the consumer took for them; all messages
     between two looks count alike.
+
+    Attributes:
+        waiter: The future of the coroutine that waits for a message.
+        consumer: Weak reference to the task that received last.
+        burst: Bytes read since whoever waited was woken, or since the loop ran its other callbacks.
     """
 
+    waiter: Any
+    burst: int
+    @property
+    def consumer(self) -> weakref.ref[Any] | None: ...
     def __init__(self, decoder: FrameDecoder, *, max_messages: int = 1024, max_ns: int = 5_000_000) -> None: ...
     def spend(self, messages: int = 1, /) -> bool:
         """Count messages handed out; True if it's the loop's turn now (the caller then suspends and renews)."""
     def took(self, batch: Batch, /) -> None:
         """Count the messages of a batch that was handed out, after ``spend()`` for the first one."""
+    def wake(self) -> bool:
+        """Wake who waits for a message. False if nobody does."""
+    def note_consumer(self, task: Any, /) -> None:
+        """This task receives."""
     def renew(self) -> None:
         """A new turn begins: the loop has run."""
     def claim(self) -> bool:

@@ -29,8 +29,12 @@ class PumpSocket:
     def pump(self) -> Pump: ...
     @property
     def decoder(self) -> PumpedDecoder: ...
-    def write(self, data: Buffer, /) -> bool:
+    def write(self, data: Buffer, last: bool = False, /) -> bool:
         """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Args:
+            data: The frames.
+            last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
             Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
@@ -49,7 +53,9 @@ class PumpSocket:
             Whether that is so; False after the timeout.
         """
     def stop_answers(self) -> None:
-        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+    def hold_replies(self) -> None:
+        """No message of the pump may come between (RFC 6455 5.4): fragments are sent, until ``write(last, True)``."""
     def end(self) -> None:
         """Nothing more is written: shut the sending side down when all is sent."""
     def set_limits(self, high: int, low: int, /) -> None:
@@ -62,9 +68,14 @@ class PumpSocket:
         """Close it now. In a forked child: its own descriptor only."""
     def release(self) -> None:
         """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+    def abandon(self) -> None:
+        """Close it now; nobody takes its report any more, as its loop is closed."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""
+    @property
+    def sent(self) -> tuple[int, int]:
+        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
     @property
     def encryption(self) -> Encryption | None: ...
     @property

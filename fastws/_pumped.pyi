@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from ._decoder import FrameDecoder
@@ -22,6 +22,13 @@ class PumpedDecoder(FrameDecoder):
             on_notices: Called with the decoder in this thread, if there are `notices`.
             on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
         """
+    def reply_with(self, texts: Iterable[bytes | None]) -> None:
+        """What the pump answers by itself; to be called before it reads.
+
+        Args:
+            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice. Those at the
+                end that have none are what a heartbeat expects: `heard` counts them.
+        """
     def step_status(self) -> int:
         """A `Status` of what is to be looked at now."""
     def arm(self) -> None:
@@ -40,6 +47,9 @@ class PumpedDecoder(FrameDecoder):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come: the socket is closed."""
+    @property
+    def heard(self) -> int:
+        """Answers to heartbeats that the pump has seen."""
     @property
     def pings(self) -> tuple[int, int]:
         """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""

@@ -14,6 +14,9 @@ from .receiving import Receiving
 
 __all__ = ["BatchIterator", "Blocking"]
 
+_LOOK_S = 1.0
+"""Between two looks of a thread that waits: whether there still is an event loop to tell how the connection ends."""
+
 
 class BatchIterator(Iterator[Batch]):
     """What `Connection.iter_batches` gives; it can be continued after a `TimeoutError`."""
@@ -56,7 +59,8 @@ class Blocking(Receiving):
                 limit.
 
         Raises:
-            RuntimeError: If the event loop receives: use `batches` then.
+            RuntimeError: If the event loop receives: use `batches` then. While iterating, if the event loop of the
+                connection was closed before the connection, and all messages that are there were received.
             ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
         """
         if max_messages is not None and max_messages < 1:
@@ -77,9 +81,10 @@ class Blocking(Receiving):
         turn.busy = True
         try:
             while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                left = _LOOK_S if deadline is None else min(_LOOK_S, max(0.0, deadline - time.monotonic()))
                 if not decoder.wait(left):
-                    raise TimeoutError(f"no message within {timeout} s")
+                    self._go_on_waiting(deadline, f"no message within {timeout} s")
+                    continue
                 if decoder.resumable:
                     decoder.resume()
                 batch = decoder.take(max_messages)
@@ -91,8 +96,17 @@ class Blocking(Receiving):
                     return batch
                 # At the end, the loop says why; and what wasn't decoded for want of room has come by then.
                 if decoder.is_over and not self._ended.wait(left):
-                    raise TimeoutError(f"the connection is lost, and its event loop didn't look within {timeout} s")
+                    self._go_on_waiting(
+                        deadline, f"the connection is lost, and its event loop didn't look within {timeout} s"
+                    )
                 if self._ended.is_set() and not decoder.queued_messages and not decoder.resumable:
                     raise self.close_exc
         finally:
             turn.busy = False
+
+    def _go_on_waiting(self, deadline: float | None, late: str) -> None:
+        """Nothing has happened so far: raise if it makes no sense to wait, or for too long already."""
+        if self.loop.is_closed():
+            raise RuntimeError("the event loop of this connection is closed")
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError(late)

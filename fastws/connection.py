@@ -21,7 +21,7 @@ from websockets.frames import CLOSE, PING, PONG, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, CLOSED, CLOSING, OPEN, SERVER
 
 from .blocking import Blocking
-from .core import FrameDecoder, FrameEncoder, Pump, PumpedDecoder, Turn
+from .core import FrameDecoder, FrameEncoder, Intake, Pump, PumpedDecoder, Turn
 from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
@@ -43,21 +43,10 @@ _HELD_MAX = 64 * 1024
 """Bytes that a client may send ahead of the server's response before reading pauses."""
 
 
-class _Receiver(asyncio.BufferedProtocol):
-    """What the transport talks to once the connection is OPEN.
+class _Receiver(Intake, asyncio.BufferedProtocol):
+    """What the transport talks to once the connection is OPEN: uvloop wants it not to be an `asyncio.Protocol`, too."""
 
-    uvloop wants a buffered protocol not to be an `asyncio.Protocol`, which `Connection` is.
-    """
-
-    def __init__(self, connection: Connection, decoder: FrameDecoder) -> None:
-        self.connection = connection
-        # Attributes of the instance go before methods of the class: one call less for each read.
-        self.get_buffer = decoder.get_buffer  # type: ignore[method-assign,assignment]
-        self.buffer_updated = connection._buffer_updated  # type: ignore[method-assign]
-        self.eof_received = connection.eof_received  # type: ignore[method-assign]
-        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
-        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+    __slots__ = ()
 
 
 class Connection(Blocking):
@@ -192,7 +181,7 @@ class Connection(Blocking):
                 self._limit_tls = getattr(self.transport, "set_read_buffer_limits", None)
         # A transport without this method goes on calling data_received().
         with contextlib.suppress(AttributeError, NotImplementedError):
-            self.transport.set_protocol(_Receiver(self, self._decoder))
+            self.transport.set_protocol(_Receiver(self, self._decoder, self._turn, _BURST_MAX, self.debug))
         if rest:
             self._step(self._decoder.feed(rest))
 
@@ -219,6 +208,7 @@ class Connection(Blocking):
             lambda decoder: (method := notices()) and method(decoder),
             (lambda frames: (method := log()) and method(frames)) if self.debug else None,
         )
+        decoder.reply_with(None if reply.send is None else reply.send.encode() for reply in self._options.replies)
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
@@ -254,24 +244,9 @@ class Connection(Blocking):
 
     # Bytes in
 
-    def _buffer_updated(self, nbytes: int) -> None:
-        assert self._decoder is not None
-        if self.debug:
-            self._step(self._decoder.buffer_updated(nbytes))
-            return
-        status = self._decoder.buffer_updated(nbytes)
-        self._burst += nbytes
-        if self._burst >= _BURST_MAX:
-            self._burst = 0
-            self._pause_reading()
-            self.loop.call_soon(self._next_cycle)
-        if status > 1:
-            self._step(status)
-        elif self._waiter is None:
-            if not self._watched:
-                self._watch()
-        elif not self._waiter.done():
-            self._waiter.set_result(None)
+    def _burst_over(self) -> None:
+        self._pause_reading()
+        self.loop.call_soon(self._next_cycle)
 
     def _next_cycle(self) -> None:
         if self._decoder is not None and not self._decoder.blocked:
@@ -298,10 +273,8 @@ class Connection(Blocking):
             if not self._lost:
                 self._pauses.start()
             self._pause_reading()
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-        elif not self._watched and not self._lost:
+        assert self._turn is not None
+        if not self._turn.wake() and not self._watched and not self._lost:
             self._watch()
 
     def _log_frames(self, frames: list[tuple[int, bool, bytes]]) -> None:
@@ -451,8 +424,8 @@ class Connection(Blocking):
             self._decoder.call_ahead(None)
         for name in ("send_frame", "fail"):
             vars(self.protocol).pop(name, None)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._turn is not None:
+            self._turn.wake()
 
     def _unblock_closing(self) -> None:
         """Reading was paused when the closing handshake began: what is unread is discarded, so that it can end."""

@@ -19,6 +19,7 @@ __all__ = [
     "FrameDecoder",
     "FrameEncoder",
     "Hub",
+    "Intake",
     "MessageIterator",
     "Pump",
     "PumpSocket",
@@ -40,6 +41,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._batch import Batch, rebuild_batch
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
+        from ._intake import Intake
         from ._iterator import BlockingIterator, MessageIterator, Turn
         from ._pump import Encryption, Hub, Pump, PumpSocket, libssl_missing
         from ._pumped import PumpedDecoder
@@ -57,6 +59,7 @@ else:
         BlockingIterator,
         FrameDecoder,
         FrameEncoder,
+        Intake,
         MessageIterator,
         Sender,
         Turn,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.connection import Connection as UpstreamConnection
+from websockets.frames import TEXT, Frame
 from websockets.protocol import OPEN
 
 from .core import FrameDecoder, PumpedDecoder, Turn
@@ -183,7 +184,7 @@ class Observed(UpstreamConnection):
 
     @property
     def _sent(self) -> tuple[int, int]:
-        """Messages and bytes that ``send()`` counts by itself."""
+        """Messages and bytes that ``send()`` and a pump count by themselves."""
         return 0, 0
 
     # Events
@@ -200,7 +201,7 @@ class Observed(UpstreamConnection):
         """Pass on what the decoder has noticed, and do what it can't."""
         for kind, text, first, second in decoder.notices():
             if kind == Notice.REPLY:
-                self._reply(first)
+                self._reply(first, second)
             elif kind == Notice.GAP:
                 self._emit(Gap(text, first, second))
             elif kind == Notice.RESYNC:
@@ -224,11 +225,14 @@ class Observed(UpstreamConnection):
         self._resync_told.add(key)
         self._emit(ResyncNeeded(key))
 
-    def _reply(self, index: int) -> None:
+    def _reply(self, index: int, sent: int) -> None:
         if index < len(self._options.replies):
             send = self._options.replies[index].send
             assert send is not None  # Or the decoder hadn't said.
-            self._send_now(send)
+            if sent:
+                self.logger.debug("> %s", Frame(TEXT, send.encode()))
+            else:
+                self._send_now(send)
         else:
             # What the heartbeat expects comes behind the user's.
             self._heard += 1

@@ -235,6 +235,8 @@ class ExchangeTime:
 class Reply:
     """An automatic answer: sent as soon as a matching message was read, however far behind the consumer is.
 
+    With ``receive="thread"`` the receive thread sends it, also while the event loop is blocked.
+
     Args:
         when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them. A str is
             the whole message, which needn't be JSON: ``"pong"``.
@@ -242,7 +244,8 @@ class Reply:
         deliver: Whether the consumer gets the matching message, too.
 
     Raises:
-        ValueError: If ``when`` is empty, or the reply neither sends anything nor keeps the message back.
+        ValueError: If ``when`` is empty, the reply neither sends anything nor keeps the message back, or the answer
+            can't be encoded to UTF-8.
     """
 
     when: Mapping[str, str] | str
@@ -254,6 +257,8 @@ class Reply:
             raise ValueError("a reply needs at least one JSON Pointer to compare, or the text of a message")
         if self.send is None and self.deliver:
             raise ValueError("a reply that sends nothing and delivers the message does nothing")
+        if self.send is not None:
+            self.send.encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,7 @@ class PumpTransport(asyncio.Transport):
         self._ahead = original.get_write_buffer_size() > 0
         self._early: list[bytes] = []
         self._early_bytes = 0
+        self._last = False  # What is written next ends a message in fragments.
         original.set_protocol(_Retired(self))
         if self._ahead:
             original.set_write_buffer_limits(0)
@@ -186,7 +187,7 @@ class PumpTransport(asyncio.Transport):
     def __del__(self, warn: Any = warnings.warn) -> None:
         if not self._is_gone:
             warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._socket.abort()
+            self._socket.abandon()
 
     def __repr__(self) -> str:
         state = "closed" if self._told else "closing" if self._closing else "open"
@@ -268,8 +269,10 @@ class PumpTransport(asyncio.Transport):
             self._early_bytes += len(data)
             if self._early_bytes > self._limits[0]:
                 self._pause_writing()
-        elif self._socket.write(data):
-            self._pause_writing()
+        else:
+            last, self._last = self._last, False
+            if self._socket.write(data, last):
+                self._pause_writing()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
@@ -281,8 +284,10 @@ class PumpTransport(asyncio.Transport):
         self._ahead = False
         early, self._early = b"".join(self._early), []
         self._early_bytes = 0
-        if early and not self._socket.write(early):
-            self._resume_writing()
+        if early:
+            last, self._last = self._last, False
+            if not self._socket.write(early, last):
+                self._resume_writing()
         if self._ending:
             self._socket.end()
         if self._closing and not self._is_gone:
@@ -299,8 +304,22 @@ class PumpTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def stop_answers(self) -> None:
-        """The pump may send no pong any more."""
+        """The pump may send neither pongs nor replies any more."""
         self._socket.stop_answers()
+
+    def begin_fragments(self) -> None:
+        """The first fragment of a message is written next: the pump sends no message until after the last one."""
+        self._last = False
+        self._socket.hold_replies()
+
+    def end_fragments(self) -> None:
+        """The last fragment is written next."""
+        self._last = True
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """What the pump has sent of its own, pongs and replies: (messages, bytes)."""
+        return self._socket.sent
 
     def can_write_eof(self) -> bool:
         return self._tls is None

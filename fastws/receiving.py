@@ -27,17 +27,13 @@ _TEXT = int(Opcode.TEXT)
 class Receiving(Sending):
     """The part of `Connection` that gives messages to the user."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._waiter: asyncio.Future[None] | None = None
-        self._burst = 0
-        # The task that received last, for the watchdog. Weak: a task keeps its frame, which keeps the connection.
-        self._consumer: weakref.ref[asyncio.Task[Any]] | None = None
+    # With the loop it costs half: to look for the running one asks the kernel for the process.
+    _current_task = staticmethod(asyncio.current_task)
 
-    def _note_consumer(self) -> None:
-        # With the loop it costs half: to look for the running one asks the kernel for the process.
-        task = asyncio.current_task(self.loop)
-        self._consumer = None if task is None else weakref.ref(task)
+    @property
+    def _consumer(self) -> weakref.ref[asyncio.Task[Any]] | None:
+        """The task that received last, for the watchdog."""
+        return None if self._turn is None else self._turn.consumer
 
     def __aiter__(self) -> AsyncIterator[Data]:
         """Iterate on incoming messages, as ``websockets`` does.
@@ -50,7 +46,7 @@ class Receiving(Sending):
             # What overrides recv() overrides iteration, as it does with websockets.
             return super().__aiter__()
         assert self._turn is not None
-        self._note_consumer()
+        self._turn.note_consumer(self._current_task(self.loop))
         return MessageIterator(self._decoder, self._turn, self._next, self._resume)
 
     async def _next(self) -> Data:
@@ -148,7 +144,7 @@ class Receiving(Sending):
                     and not decoder.blocked
                     and not self._lost
                 ):
-                    await self._wake()
+                    await self._wake(turn)
         except TimeoutError:
             pass
         finally:
@@ -157,7 +153,7 @@ class Receiving(Sending):
     async def _wait(self, decoder: FrameDecoder, turn: Turn) -> None:
         """Wait until a whole message is queued, or give the loop its turn; raises ConnectionClosed at the end."""
         turn.busy = True
-        self._note_consumer()
+        turn.note_consumer(self._current_task(self.loop))
         self._arm()
         loop_has_run = False
         try:
@@ -175,7 +171,7 @@ class Receiving(Sending):
                     await asyncio.shield(self.connection_lost_waiter)
                     raise self.close_exc
                 else:
-                    await self._wake()
+                    await self._wake(turn)
                     loop_has_run = True
             # Messages may have come without it: from a receive thread, or from what was read and not decoded.
             if loop_has_run:
@@ -193,14 +189,14 @@ class Receiving(Sending):
             self._fail(*failure(Violation.TOO_MANY_FRAGMENTS, decoder.queued_frames, limit, None))
             self._answer()
 
-    async def _wake(self) -> None:
+    async def _wake(self, turn: Turn) -> None:
         """Suspend until the decoder has made a step or the connection is lost."""
-        self._waiter = self.loop.create_future()
+        waiter = turn.waiter = self.loop.create_future()
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
-            self._burst = 0
+            turn.waiter = None
+            turn.burst = 0
         self._arm()
 
     async def _undecodable(self, exc: UnicodeDecodeError) -> Data:
@@ -277,7 +273,7 @@ class Receiving(Sending):
                 await asyncio.shield(self.connection_lost_waiter)
                 raise self.close_exc
             else:
-                await self._wake()
+                await self._wake(turn)
                 turn.renew()
         if decoder.resumable:
             self._resume()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from websockets.frames import CLOSE, CTRL_OPCODES, Frame
+from websockets.frames import CLOSE, CONT, CTRL_OPCODES, Frame
 from websockets.protocol import OPEN
 from websockets.typing import BytesLike, DataLike
 
@@ -41,7 +41,11 @@ class Sending(Vitals):
 
     @property
     def _sent(self) -> tuple[int, int]:
-        return (0, 0) if self._sender is None else (self._sender.messages, self._sender.nbytes)
+        messages, nbytes = (0, 0) if self._sender is None else (self._sender.messages, self._sender.nbytes)
+        if isinstance(self.transport, PumpTransport):
+            own_messages, own_bytes = self.transport.sent
+            return messages + own_messages, nbytes + own_bytes
+        return messages, nbytes
 
     async def _send(self, message: Any, text: bool | None) -> None:
         """What `send` leaves to ``websockets``: fragments, waiting for another message's, connections not open."""
@@ -130,6 +134,11 @@ class Sending(Vitals):
                 self.transport.stop_answers()
         else:
             self._messages_out += frame.fin
+            if isinstance(self.transport, PumpTransport):
+                if not frame.fin:
+                    self.transport.begin_fragments()
+                elif frame.opcode is CONT:
+                    self.transport.end_fragments()
         if frame.opcode is CLOSE and self._decoder is not None and self._decoder.blocked:
             self.loop.call_soon(self._unblock_closing)
 

@@ -92,18 +92,23 @@ class Security:
             # The loop can do more (TLS in TLS), or it raises what is wrong. With a server, nobody is there any more.
             if encryption is not None:
                 encryption.close()
-            return self._start_in_loop(plain, connection)
+            meanwhile = _Meanwhile()
+            plain.set_protocol(meanwhile)
+            return self._start_in_loop(plain, connection, meanwhile)
         loop = asyncio.get_running_loop()
         return TlsTransport(loop, plain, encryption, connection, self).made()
 
-    async def _start_in_loop(self, plain: Any, connection: Any) -> None:
+    async def _start_in_loop(self, plain: Any, connection: Any, meanwhile: _Meanwhile) -> None:
         if self.server_side:
             plain.abort()
+        elif meanwhile.ended:
+            plain.abort()
+            raise ConnectionResetError
         else:
             loop = asyncio.get_running_loop()
             transport = await loop.start_tls(
                 plain,
-                connection,
+                meanwhile,
                 self.context,
                 server_side=self.server_side,
                 server_hostname=self.server_hostname,
@@ -111,6 +116,7 @@ class Security:
                 ssl_shutdown_timeout=self.shutdown_timeout_s,
             )
             assert transport is not None
+            transport.set_protocol(connection)
             connection.connection_made(transport)
 
     def _encryption(self, plain: asyncio.Transport) -> Encryption:
@@ -164,6 +170,19 @@ def unreachable() -> str | None:
             except NotImplementedError as exc:
                 _unreachable = str(exc)
     return _unreachable or None
+
+
+class _Meanwhile(asyncio.Protocol):
+    """The protocol until the loop's own TLS is established: one that has no transport can't be told of its end."""
+
+    ended = False
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from .core import FrameDecoder
+from .core import FrameDecoder, PumpedDecoder
 from .liveness import Heartbeat, Staleness
 from .observe import kernel
 from .observe.events import Stale
@@ -156,7 +156,10 @@ class Vitals(Observed):
         timeout = heartbeat.every if heartbeat.timeout is None else heartbeat.timeout
 
         def count() -> int:
-            return decoder.messages_received if heartbeat.expect is None else self._heard
+            if heartbeat.expect is None:
+                return decoder.messages_received
+            # What a pump has seen counts before the loop gets to it, and although it may be told of too much.
+            return self._heard + (decoder.heard if isinstance(decoder, PumpedDecoder) else 0)
 
         due = time.monotonic() + heartbeat.every
         while True:

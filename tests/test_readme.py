@@ -99,7 +99,7 @@ def test_commands_have_their_options(command):
 def test_demo_has_its_options():
     shown = python("-m", "fastws", "demo", "--help")
     options = {word for code in CODE if code.startswith(("fastws demo ", "--")) for word in re.findall(r"--\w+", code)}
-    assert options >= {"--recording", "--rate", "--seconds", "--loop", "--json"}
+    assert options >= {"--recording", "--rate", "--seconds", "--blocked", "--loop", "--json"}
     assert not [option for option in options if option not in shown]
     assert fastws.IMPLEMENTATION in python("-m", "fastws", "--version")
 

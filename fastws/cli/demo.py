@@ -18,6 +18,7 @@ import fastws
 
 from ..market.feed_process import FeedError, FeedProcess, feed_process
 from ..market.process import Child, child
+from . import blocked
 from .demo_result import RECEIVERS, Measured, as_json, notes, table, verdict
 from .errors import CommandError
 from .progress import Progress
@@ -25,6 +26,8 @@ from .progress import Progress
 __all__ = ["add_parser", "main"]
 
 SECONDS = 2.0
+BLOCKED_S = 5.0
+BLOCKED_MIN_S = 0.1
 RATE = 20_000.0
 RATE_MAX = 1_000_000.0
 
@@ -45,7 +48,7 @@ SLACK_S = 30.0
 DESCRIPTION = """\
 Start a feed of an exchange in a process of its own and receive it with fastws (`async for`, and batches) and with
 websockets (`async for`), each in a process of its own: first as fast as it can, then at a given rate. Every
-message that was sent is accounted for.
+message that was sent is accounted for. At last the loops of three receivers are blocked while the feed pings them.
 """
 
 
@@ -75,6 +78,13 @@ def add_parser(subparsers: Any) -> None:
         help="play the messages received in a recording, over and over, instead of the simulated exchange",
     )
     parser.add_argument(
+        "--blocked",
+        type=_number(BLOCKED_MIN_S, 3600.0, or_zero=True),
+        default=BLOCKED_S,
+        metavar="S",
+        help="how long loops are blocked in the last part; 0 leaves it out (default: %(default)g)",
+    )
+    parser.add_argument(
         "--loop",
         choices=["asyncio", "uvloop"],
         help="event loop of the receivers (default: uvloop if it is installed)",
@@ -86,10 +96,10 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(main=main)
 
 
-def _number(least: float, most: float) -> Callable[[str], float]:
+def _number(least: float, most: float, *, or_zero: bool = False) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = float(text)
-        if not least <= value <= most:
+        if not least <= value <= most and not (or_zero and value == 0.0):
             raise argparse.ArgumentTypeError(f"{text} isn't between {least:g} and {most:,.0f}")
         return value
 
@@ -111,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
     args.loop = args.loop or ("uvloop" if has_uvloop else "asyncio")
     progress = Progress(sys.stderr)
     try:
-        feed, measured = asyncio.run(_demo(args, progress))
+        feed, measured, stalled = asyncio.run(_demo(args, progress))
     except FeedError as exc:
         progress.clear()
         raise CommandError(str(exc)) from None
@@ -119,13 +129,19 @@ def main(args: argparse.Namespace) -> int:
         progress.clear()
         raise
     progress.clear()
-    print(json.dumps(_document(args, feed, measured), indent=2) if args.json else _page(args, feed, measured))
+    shown = json.dumps(_document(args, feed, measured, stalled), indent=2) if args.json else None
+    print(shown or _page(args, feed, measured, stalled))
     return 0
 
 
-async def _demo(args: argparse.Namespace, progress: Progress) -> tuple[FeedProcess, list[Measured]]:
+async def _demo(
+    args: argparse.Namespace, progress: Progress
+) -> tuple[FeedProcess, list[Measured], list[blocked.Blocked]]:
     async with feed_process(args.recording, args.port) as feed:
-        return feed, [await _measure(args, progress, feed, receiver) for receiver in RECEIVERS]
+        measured = [await _measure(args, progress, feed, receiver) for receiver in RECEIVERS]
+    if not args.blocked:
+        return feed, measured, []
+    return feed, measured, await blocked.measure(args.blocked, args.loop, args.recording, progress)
 
 
 async def _measure(args: argparse.Namespace, progress: Progress, feed: FeedProcess, receiver: str) -> Measured:
@@ -225,21 +241,25 @@ def _header(args: argparse.Namespace, feed: FeedProcess) -> dict[str, Any]:
     }
 
 
-def _document(args: argparse.Namespace, feed: FeedProcess, measured: list[Measured]) -> dict[str, Any]:
+def _document(
+    args: argparse.Namespace, feed: FeedProcess, measured: list[Measured], stalled: list[blocked.Blocked]
+) -> dict[str, Any]:
     return {
         **_header(args, feed),
         "receivers": as_json(measured),
         "notes": notes(measured, args.seconds, args.rate),
         "verdict": verdict(measured, args.rate),
+        "blocked": blocked.as_json(stalled, args.blocked) if args.blocked else None,
     }
 
 
-def _page(args: argparse.Namespace, feed: FeedProcess, measured: list[Measured]) -> str:
+def _page(args: argparse.Namespace, feed: FeedProcess, measured: list[Measured], stalled: list[blocked.Blocked]) -> str:
     head = _header(args, feed)
     source = "a simulated exchange" if args.recording is None else args.recording
     if not feed.complete:
         source = f"the beginning of {source}"
     total = sum(one.messages + one.paced_messages for one in measured)
+    last = [blocked.table(stalled, args.blocked), "", *blocked.notes(stalled, args.blocked), ""] if stalled else []
     return "\n".join(
         [
             f"fastws {head['fastws']} ({head['implementation']}) and websockets {head['websockets']} "
@@ -252,6 +272,7 @@ def _page(args: argparse.Namespace, feed: FeedProcess, measured: list[Measured])
             *notes(measured, args.seconds, args.rate),
             f"All {total:,} messages sent were received: counted at full speed, compared by CRC-32 when paced.",
             "",
+            *last,
             verdict(measured, args.rate),
         ]
     )

@@ -23,7 +23,8 @@ from typing import Any
 from ..market.process import answer, task
 
 
-def _loop_factory(name: str) -> Any:
+def loop_factory(name: str) -> Any:
+    """Of "asyncio" or "uvloop"; None is the default."""
     if name == "asyncio":
         return None
     import uvloop
@@ -137,7 +138,7 @@ async def _receive(given: dict[str, Any]) -> None:
 def _main() -> None:
     given = task()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(given["loop"])) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(given["loop"])) as runner:
             runner.run(_receive(given))
     except Exception as exc:
         answer({"error": f"{type(exc).__name__}: {exc}"})

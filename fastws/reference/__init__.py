@@ -4,9 +4,9 @@ It is the oracle that the compiled core is compared with, the baseline that it i
 where it can't be compiled. Where the two disagree, this one is right, or the contract is unclear.
 
 Reading order: `header` (RFC 6455 5.2), `utf8` (8.1), `inflate` (RFC 7692 7.2.2), `inbox` and `batch` (what waits for
-the consumer), `state`, `decoding` and `decoder` (which put them together), `encoder`, `sender`, and `iterator`. Then
-what becomes of messages when there is no room: `keys`, `policies`, `backlog`, `inspection`, `losses`, and `admission`
-(which puts these together).
+the consumer), `state`, `decoding` and `decoder` (which put them together), `encoder`, `sender`, `iterator` and
+`intake`. Then what becomes of messages when there is no room: `keys`, `policies`, `backlog`, `inspection`, `losses`,
+and `admission` (which puts these together).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .batch import Batch, rebuild_batch
 from .decoder import FrameDecoder
 from .encoder import FrameEncoder
 from .header import apply_mask
+from .intake import Intake
 from .iterator import BlockingIterator, MessageIterator, Turn
 from .receiver import recv
 from .sender import Sender, send
@@ -24,6 +25,7 @@ __all__ = [
     "BlockingIterator",
     "FrameDecoder",
     "FrameEncoder",
+    "Intake",
     "MessageIterator",
     "Sender",
     "Turn",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import types
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self
 
@@ -30,9 +31,17 @@ class Turn:
 
     The same looks at the clock tell how long messages waited and how long the consumer took for them; all messages
     between two looks count alike.
+
+    Attributes:
+        waiter: The future of the coroutine that waits for a message.
+        consumer: Weak reference to the task that received last.
+        burst: Bytes read since whoever waited was woken, or since the loop ran its other callbacks.
     """
 
     def __init__(self, decoder: FrameDecoder, *, max_messages: int = 1024, max_ns: int = 5_000_000) -> None:
+        self.waiter: Any = None
+        self.consumer: weakref.ref[Any] | None = None
+        self.burst = 0
         self._busy = False
         self._waits = Histogram()
         self._processings = Histogram()
@@ -90,6 +99,18 @@ class Turn:
         if self._handed_ns:
             self._processings.add((now - self._handed_ns) // messages, messages)
         self._handed = 0
+
+    def wake(self) -> bool:
+        """Wake who waits for a message. False if nobody does."""
+        if self.waiter is None:
+            return False
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+        return True
+
+    def note_consumer(self, task: Any, /) -> None:
+        """This task receives."""
+        self.consumer = None if task is None else weakref.ref(task)
 
     @property
     def busy(self) -> bool:

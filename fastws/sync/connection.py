@@ -293,7 +293,8 @@ class ClientConnection(UpstreamClientConnection):
     def _attach(self, control: Control, background: Background) -> None:
         """The data plane is there."""
         decoder = control.pumped_decoder()
-        self._turn = Turn(decoder)
+        assert control._turn is not None
+        self._turn = control._turn
         self._decoder, self._outbox, self._background, self._control = decoder, control.outbox, background, control
 
     def _leave_to_websockets(self, rest: bytes) -> None:

@@ -194,7 +194,10 @@ class Control(AsyncioConnection):
     @property
     def _sent(self) -> tuple[int, int]:
         outbox = getattr(self, "outbox", None)
-        return (0, 0) if outbox is None else (outbox.messages, outbox.nbytes)
+        if outbox is None:
+            return 0, 0
+        messages, nbytes = outbox.socket.sent
+        return outbox.messages + messages, outbox.nbytes + nbytes
 
     def _send_frame(self, frame: Frame) -> None:
         frame.check()

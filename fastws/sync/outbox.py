@@ -14,7 +14,7 @@ from ..core import FrameEncoder, PumpSocket
 
 __all__ = ["Outbox"]
 
-_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+_TEXT, _BINARY, _CONT = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CONT)
 
 
 class Outbox:
@@ -66,7 +66,10 @@ class Outbox:
             payload = data.encode() if isinstance(data, str) else data
             self._logger.debug("> %s", Frame(Opcode(opcode), bytes(payload), fin))
         frame = self._encode(opcode, data, fin)
-        self._write(frame)
+        if not fin and opcode != _CONT:
+            # The pump's own messages may not come between, either.
+            self.socket.hold_replies()
+        self._write(frame, fin and opcode == _CONT)
         self.messages += fin
         self.nbytes += len(frame)
 

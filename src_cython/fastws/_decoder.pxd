@@ -74,6 +74,8 @@ cdef class FrameDecoder:
     cdef bint decoding          # without the GIL; never with a latch, as it is looked at outside of that
     cdef bint pumping           # behind a latch, which may be given away for a moment
 
+    cdef object lend(self, Py_ssize_t sizehint)
+    cdef int updated(self, Py_ssize_t nbytes) except -1
     cdef size_t pending(self) noexcept nogil
     cdef int reserve(self, size_t wanted) noexcept nogil
     cdef void advance(self, size_t nbytes) noexcept
@@ -88,6 +90,7 @@ cdef class FrameDecoder:
     cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil
     cdef void note_high_water(self) noexcept nogil
     cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
+    cdef bint reply(self, int answer) noexcept nogil
     cdef void expire(self) noexcept nogil
     cdef int64_t oldest(self) noexcept nogil
     cdef bint must_stop(self) noexcept nogil

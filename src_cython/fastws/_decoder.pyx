@@ -291,6 +291,9 @@ cdef class FrameDecoder:
         Args:
             sizehint: Ignored unless `honors_sizehint` is set: then room for more than that, at most 1 MiB.
         """
+        return self.lend(sizehint)
+
+    cdef object lend(self, Py_ssize_t sizehint):
         cdef size_t wanted = 0
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
@@ -306,6 +309,9 @@ cdef class FrameDecoder:
         Raises:
             ValueError: If ``nbytes`` is negative or more than was lent.
         """
+        return self.updated(nbytes)
+
+    cdef int updated(self, Py_ssize_t nbytes) except -1:
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
         if nbytes < 0 or <size_t> nbytes > self.lent:
@@ -714,6 +720,10 @@ cdef class FrameDecoder:
                 return -1
         return 0
 
+    cdef bint reply(self, int answer) noexcept nogil:
+        """Send the answer that a message calls for; False leaves it to whoever takes the notices."""
+        return False
+
     cdef int admit(self, uint8_t* payload, uint64_t length, uint8_t flags, Segment* segment) noexcept nogil:
         """Queue a complete message, or do with it what its policy says. -1 after a violation."""
         cdef Admission* admission = &self.gate.admission
@@ -733,7 +743,7 @@ cdef class FrameDecoder:
         if admission.answers:
             answer = admission.lens.answer()
             if answer >= 0:
-                if admission.lens.tells(answer):
+                if admission.lens.tells(answer) and not self.reply(answer):
                     admission_notice(admission, NOTICE_REPLY, -1, NO_KEY, answer, 0)
                 if not admission.lens.delivers(answer):
                     admission.answered += 1

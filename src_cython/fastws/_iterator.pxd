@@ -9,6 +9,9 @@ from ._histogram cimport Histogram
 @cython.final
 cdef class Turn:
     cdef bint is_busy           # another coroutine is receiving
+    cdef public object waiter   # the future of who waits for a message
+    cdef readonly object consumer       # weak reference to the task that received last
+    cdef public size_t burst    # bytes read since somebody who waited was woken, or since the loop went round
     cdef Histogram waits, processings
     cdef int64_t handed_ns      # of the last look while the consumer has been at work; 0: it waits
     cdef uint64_t handed        # messages of the last batch; 0: single ones
@@ -26,3 +29,5 @@ cdef class Turn:
     cdef void processed(self, int64_t now) noexcept
     cdef void stop(self) noexcept
     cdef object take_message(self, object decode)
+    cdef bint rouse(self) except -1
+    cdef int note(self, object task) except -1

@@ -4,6 +4,7 @@ cimport cython
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_REFCNT
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int64_t, uint64_t
 
 from ._batch cimport Batch, make_object
@@ -71,6 +72,9 @@ cdef class Turn:
 
     Attributes:
         busy: Whether a coroutine is receiving; others must not. Set by the connection, respected by the iterator.
+        waiter: The future of the coroutine that waits for a message.
+        consumer: Weak reference to the task that received last.
+        burst: Bytes read since whoever waited was woken, or since the loop ran its other callbacks.
     """
 
     def __init__(self, FrameDecoder decoder not None, *, max_messages=1024, max_ns=5_000_000):
@@ -140,6 +144,26 @@ cdef class Turn:
         if self.handed_ns:
             self.processed(fastws_turn_ns())
             self.handed_ns = 0
+
+    cdef bint rouse(self) except -1:
+        if self.waiter is None:
+            return False
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+        return True
+
+    def wake(self):
+        """Wake who waits for a message. False if nobody does."""
+        return self.rouse()
+
+    cdef int note(self, object task) except -1:
+        # Weak, as a task keeps its frame, which keeps the connection.
+        self.consumer = None if task is None else PyWeakref_NewRef(task, None)
+        return 0
+
+    def note_consumer(self, task, /):
+        """This task receives."""
+        self.note(task)
 
     @property
     def busy(self):

@@ -10,7 +10,7 @@ import weakref
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
@@ -50,6 +50,7 @@ cdef extern from *:
     static inline int fastws_error_of(fastws::Line *line) { return line->error.load(); }
     static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
+    static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
     static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
@@ -110,6 +111,7 @@ cdef extern from *:
     void fastws_set_error(Line* line, int error) noexcept
     void fastws_set_paused(Line* line, bint paused) noexcept
     void fastws_close_fd(int fd) noexcept
+    void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
     void fastws_release(Line* line) noexcept
     Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports, void* ssl) noexcept
@@ -121,6 +123,14 @@ cdef extern from *:
     bint fastws_is_encrypted(Line* line) noexcept
     const char* fastws_tls_failure(Line* line) noexcept
     int64_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
+
+cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void*) noexcept, void* argument) noexcept nogil
+
+cdef extern from "<atomic>" namespace "std" nogil:
+    cdef cppclass atomic_flag:
+        bint test_and_set() noexcept
+        void clear() noexcept
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     int Process_id "fastws::Process::id"() noexcept
@@ -140,6 +150,24 @@ cdef int look_step(Line* line) noexcept nogil:
 
 cdef int over_step(Line* line) noexcept nogil:
     (<PumpedDecoder> line.decoder).finish()
+    return 0
+
+
+cdef atomic_flag purge_is_due
+
+
+cdef void orphan_gone() noexcept nogil:
+    """Nobody is told of a line that is gone: let the main thread purge when it runs Python the next time."""
+    if not purge_is_due.test_and_set() and Py_AddPendingCall(purge_pumps, NULL) < 0:
+        # Too many wait: the next connection purges.
+        purge_is_due.clear()
+
+
+cdef int purge_pumps(void* nothing) noexcept:
+    """With the GIL, as a pending call."""
+    purge_is_due.clear()
+    for pump in list(_pumps):
+        (<Pump?> pump).purge()
     return 0
 
 
@@ -213,8 +241,12 @@ cdef class PumpSocket:
             raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
         return 0
 
-    def write(self, data, /):
+    def write(self, data, bint last=False, /):
         """Send whole frames: at once what the socket takes, the rest when it does.
+
+        Args:
+            data: The frames.
+            last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
             Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
@@ -225,7 +257,7 @@ cdef class PumpSocket:
         self.check()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         # With the GIL: the system call takes microseconds, having it back from a busy thread milliseconds.
-        written = self.line.outlet.write(<const char*> buffer.buf, buffer.len)
+        written = self.line.outlet.write(<const char*> buffer.buf, buffer.len, last)
         PyBuffer_Release(&buffer)
         if written.error:
             fastws_set_error(self.line, written.error)
@@ -270,9 +302,14 @@ cdef class PumpSocket:
         self.pump.native.order(self.line, order)
 
     def stop_answers(self):
-        """No pong may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
         self.check()
         self.line.outlet.stop_answers()
+
+    def hold_replies(self):
+        """No message of the pump may come between (RFC 6455 5.4): fragments are sent, until ``write(last, True)``."""
+        self.check()
+        self.line.outlet.hold_replies()
 
     def end(self):
         """Nothing more is written: shut the sending side down when all is sent."""
@@ -307,11 +344,27 @@ cdef class PumpSocket:
         """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
         fastws_release(self.line)
 
+    def abandon(self):
+        """Close it now; nobody takes its report any more, as its loop is closed."""
+        if self.process == Process_id():
+            fastws_orphan(self.line)
+            self.order(ORDER_ABORT)
+            # It may have been gone before.
+            orphan_gone()
+
     @property
     def waiting_bytes(self):
         """Bytes that the socket hasn't taken."""
         self.check()
         return self.line.outlet.size()
+
+    @property
+    def sent(self):
+        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
+        cdef uint64_t messages, nbytes
+        self.check()
+        self.line.outlet.count_own(&messages, &nbytes)
+        return messages, nbytes
 
     @property
     def error(self):
@@ -413,6 +466,7 @@ cdef class Pump:
     cdef readonly object cpu
     cdef object __weakref__
     cdef int process
+    cdef list closed                # sockets that are gone, on their way out
 
     def __init__(self, *, name="fastws-pump", cpu=None):
         if cpu is not None:
@@ -422,13 +476,14 @@ cdef class Pump:
                 raise ValueError(f"cpu is {cpu}, must be one of {sorted(os.sched_getaffinity(0))}")
         self.name = name
         self.cpu = cpu
+        self.closed = []
         self.make()
         _pumps.add(self)
 
     cdef int make(self) except -1:
         self.process = getpid()
         self.native = new NativePump(
-            self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, over_step
+            self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, over_step, orphan_gone
         )
         return 0
 
@@ -500,14 +555,23 @@ cdef class Pump:
         """Let go of sockets that are closed."""
         cdef vector[void*] handles
         cdef size_t i
+        cdef PumpSocket gone
         if self.process != getpid():
             return
         for i in range(fastws_take_gone(self.native, handles)):
             gone = <PumpSocket> handles[i]
-            gone.decoder.detach()
+            self.closed.append(gone)
+            Py_DECREF(gone)
+        while self.closed:
+            gone = self.closed.pop()
+            try:
+                gone.decoder.detach()
+            except RuntimeError:
+                # A finalizer has interrupted this very thread inside of that decoder: another time.
+                self.closed.append(gone)
+                return
             if gone.encryption is not None:
                 gone.encryption.close()
-            Py_DECREF(gone)
 
     def stop(self):
         """End the thread, whatever is open; for the end of the process."""

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from ._decoder cimport FrameDecoder
@@ -18,9 +19,12 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         int error
 
     cdef cppclass Outlet:
-        Written write(const char* data, size_t length) noexcept
-        Written answer(const char* data, size_t length, int* sent) noexcept
+        Written write(const char* data, size_t length, bint last) noexcept
+        Written answer(const char* data, size_t length, size_t last, int* sent) noexcept
+        Written reply(const char* data, size_t length, uint64_t count) noexcept
         void stop_answers() noexcept
+        void hold_replies() noexcept
+        void count_own(uint64_t* messages, uint64_t* nbytes) noexcept
         void end() noexcept
         void set_limits(size_t high, size_t low) noexcept
         size_t size() noexcept
@@ -46,7 +50,8 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
     ctypedef int (*StepFunction)(Line*) noexcept
 
     cdef cppclass Pump:
-        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over) except +
+        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over,
+             void (*orphaned)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
         size_t lines() noexcept
@@ -63,7 +68,13 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
 cdef enum:
     RUN_MAX = 128               # messages that a consumer takes in one visit to the queue
     RUN_BYTES_MAX = 64 * 1024   # payload that it holds outside of it
-    PONG_MAX = 2 + 4 + 125      # a control frame, masked
+
+
+cdef struct Frames:             # one behind the other
+    uint8_t* data
+    size_t size, capacity
+    size_t last                 # where the last one begins
+    uint64_t count
 
 
 cdef class PumpedDecoder(FrameDecoder):
@@ -90,16 +101,18 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint over              # nothing more will come
     cdef bint told              # of a violation
     cdef bint keeps_pings       # answered ones too, for the log
-    cdef uint64_t pings_answered
+    cdef uint64_t pings_answered, heard_count
     cdef int64_t ping_delay_max_ns
     cdef uint64_t pauses
     cdef int64_t paused_since_ns, paused_ns, pause_max_ns
 
     # The pump's own.
     cdef size_t answered_to     # control frames up to here were looked at
-    cdef uint8_t* pongs
-    cdef size_t pongs_size, pongs_capacity
-    cdef uint64_t pongs_count
+    cdef Frames pongs, replies  # to be sent
+
+    # Set before the pump reads.
+    cdef vector[string] reply_texts
+    cdef vector[bint] replies_here  # whether the pump sends it
 
     cdef int read(self, Line* line) noexcept nogil
     cdef int look(self, Line* line) noexcept nogil
@@ -107,8 +120,8 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef int end_step(self, Line* line, int step) noexcept nogil
     cdef void decode_pending(self) noexcept nogil
     cdef void gather_pongs(self) noexcept nogil
-    cdef bint add_pong(self, const uint8_t* control) noexcept nogil
-    cdef void send_pongs(self, Line* line) noexcept nogil
+    cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil
+    cdef void send_answers(self, Line* line) noexcept nogil
     cdef void note_pause(self) noexcept nogil
     cdef void end_pause(self) noexcept nogil
     cdef void decode_rest(self) noexcept nogil

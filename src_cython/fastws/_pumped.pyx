@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
+from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
 from ._batch cimport Batch, batch_new, make_object
 from ._decoder cimport CONTROL_HEAD, FrameDecoder
 from ._header cimport header_format
@@ -32,6 +32,7 @@ from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
 from ._segment cimport Segment, segment_release
 from ._wire cimport (
+    MAX_HEADER,
     OUT_OF_MEMORY,
     PING,
     PONG,
@@ -40,6 +41,7 @@ from ._wire cimport (
     STATUS_CONTROL,
     STATUS_NOTICE,
     STATUS_VIOLATION,
+    TEXT,
 )
 
 cdef extern from *:
@@ -78,6 +80,8 @@ cdef enum:
     AHEAD_MAX = 8               # times that something is told ahead of one message, while more and more comes
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
     ANSWERED = 0x80             # set in the opcode of a ping that the pump has answered
+    REPLIES_MAX = 1024 * 1024   # bytes of replies to the messages of one read; further ones get none
+    REPLIES_KEEP = 64 * 1024    # memory for them that is kept
     URGENT = STATUS_CONTROL | STATUS_BLOCKED | STATUS_NOTICE
 
 
@@ -104,7 +108,8 @@ cdef class PumpedDecoder(FrameDecoder):
         del self.latch
         self.drop_run(self.run_end - self.run_at)
         self.flush_run()
-        free(self.pongs)
+        free(self.pongs.data)
+        free(self.replies.data)
 
     # The pump's side; without the GIL
 
@@ -195,8 +200,8 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.stepped or step == STEP_END:
             self.latch.awaken()
         self.latch.leave()
-        if self.pongs_size:
-            self.send_pongs(line)
+        if self.pongs.size or self.replies.size:
+            self.send_answers(line)
         if report:
             fastws_report(line, report)
         return step
@@ -211,7 +216,7 @@ cdef class PumpedDecoder(FrameDecoder):
             control = self.control + position
             size = CONTROL_HEAD + control[1]
             position += size
-            if control[0] == PING and self.add_pong(control):
+            if control[0] == PING and self.add(&self.pongs, PONG, control + CONTROL_HEAD, control[1]):
                 if not self.keeps_pings:
                     continue
                 control[0] = PING | ANSWERED
@@ -219,45 +224,77 @@ cdef class PumpedDecoder(FrameDecoder):
             kept += size
         self.control_size = self.answered_to = kept
 
-    cdef bint add_pong(self, const uint8_t* control) noexcept nogil:
+    cdef bint reply(self, int answer) noexcept nogil:
+        """The answer to a message goes out behind this step (RFC 7692 6: not compressed, whatever was negotiated)."""
+        cdef string* text
+        if not self.pumping or self.pump == NULL:
+            return False
+        if <size_t> answer >= self.replies_here.size():
+            self.heard_count += 1
+            return True
+        if not self.replies_here[answer]:
+            return False
+        text = &self.reply_texts[answer]
+        if self.replies.size <= REPLIES_MAX and not self.add(
+            &self.replies, TEXT, <const uint8_t*> text.data(), text.size()
+        ):
+            return False
+        if self.keeps_pings:
+            admission_notice(&self.gate.admission, NOTICE_REPLY, -1, NO_KEY, answer, True)
+        return True
+
+    cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil:
+        """A frame of the pump's own; False if there is no memory, or no masking key."""
         cdef uint8_t[4] key
         cdef uint8_t* target
         cdef size_t capacity
-        cdef size_t length = control[1]
-        if self.pongs_capacity - self.pongs_size < PONG_MAX:
-            capacity = 2 * self.pongs_capacity + PONG_MAX
-            target = <uint8_t*> realloc(self.pongs, capacity)
+        if frames.capacity - frames.size < MAX_HEADER + length:
+            capacity = 2 * frames.capacity + MAX_HEADER + length
+            target = <uint8_t*> realloc(frames.data, capacity)
             if target == NULL:
                 return False
-            self.pongs = target
-            self.pongs_capacity = capacity
-        target = self.pongs + self.pongs_size
+            frames.data = target
+            frames.capacity = capacity
+        frames.last = frames.size
+        target = frames.data + frames.size
         if self.masked:                 # the peer is a client, we aren't
-            target += header_format(target, PONG, True, False, length, NULL)
-            memcpy(target, control + CONTROL_HEAD, length)
+            target += header_format(target, opcode, True, False, length, NULL)
+            memcpy(target, payload, length)
         else:
             if not masking_key(key):
                 return False
-            target += header_format(target, PONG, True, False, length, key)
-            mask_into(target, control + CONTROL_HEAD, length, key, 0)
-        self.pongs_size = target + length - self.pongs
-        self.pongs_count += 1
+            target += header_format(target, opcode, True, False, length, key)
+            mask_into(target, payload, length, key, 0)
+        frames.size = target + length - frames.data
+        frames.count += 1
         return True
 
-    cdef void send_pongs(self, Line* line) noexcept nogil:
+    cdef void send_answers(self, Line* line) noexcept nogil:
         cdef int sent = 0
-        cdef Written written = line.outlet.answer(<const char*> self.pongs, self.pongs_size, &sent)
-        cdef int64_t delay_ns = fastws_pumped_ns() - self.received_ns
-        self.pongs_size = 0
-        if written.first:
+        cdef bint first = False
+        cdef Written written
+        cdef int64_t delay_ns
+        if self.pongs.size:
+            written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, self.pongs.last, &sent)
+            delay_ns = fastws_pumped_ns() - self.received_ns
+            first = written.first
+            if sent and not written.error:
+                self.latch.enter()
+                self.pings_answered += self.pongs.count
+                if delay_ns > self.ping_delay_max_ns:
+                    self.ping_delay_max_ns = delay_ns
+                self.latch.leave()
+            self.pongs.size = self.pongs.count = 0
+        if self.replies.size:
+            written = line.outlet.reply(<const char*> self.replies.data, self.replies.size, self.replies.count)
+            first |= written.first
+            self.replies.size = self.replies.count = 0
+            if self.replies.capacity > REPLIES_KEEP:
+                free(self.replies.data)
+                self.replies.data = NULL
+                self.replies.capacity = 0
+        if first:
             self.pump.order(line, ORDER_FLUSH)
-        if sent and not written.error:
-            self.latch.enter()
-            self.pings_answered += self.pongs_count
-            if delay_ns > self.ping_delay_max_ns:
-                self.ping_delay_max_ns = delay_ns
-            self.latch.leave()
-        self.pongs_count = 0
 
     cdef void note_pause(self) noexcept nogil:
         if not self.paused_since_ns:
@@ -353,6 +390,22 @@ cdef class PumpedDecoder(FrameDecoder):
         self.ahead = on_notices
         self.log = on_frames
         self.logs_ahead = self.keeps_pings = on_frames is not None
+
+    def reply_with(self, texts):
+        """What the pump answers by itself; to be called before it reads.
+
+        Args:
+            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice. Those at the
+                end that have none are what a heartbeat expects: `heard` counts them.
+        """
+        cdef Guard guard
+        cdef list kept = list(texts)
+        guard.enter(self.latch, False)
+        self.reply_texts.clear()
+        self.replies_here.clear()
+        for text in kept:
+            self.reply_texts.push_back(<string> (b"" if text is None else text))
+            self.replies_here.push_back(text is not None)
 
     cdef void take_run(self) noexcept nogil:
         """Unfragmented messages from the head of the ring, with their references."""
@@ -675,6 +728,13 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         guard.enter(self.latch, False)
         return self.over
+
+    @property
+    def heard(self):
+        """Answers to heartbeats that the pump has seen."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.heard_count
 
     @property
     def pings(self):

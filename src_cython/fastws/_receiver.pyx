@@ -38,7 +38,7 @@ cdef class Receiving(Coroutine):
     __qualname__ = "Connection.recv"
 
     cdef int begin(self, PyObject** result) except -1:
-        cdef object connection = self.connection, turn = connection._turn
+        cdef object connection = self.connection, turn = connection._turn, loop
         cdef FrameDecoder decoder
         if turn is not None and not (<Turn?> turn).is_busy:
             decoder = (<Turn> turn).decoder
@@ -53,8 +53,9 @@ cdef class Receiving(Coroutine):
                 (<Turn> turn).stop()
                 (<Turn> turn).is_busy = True
                 decoder.want_message = True
-                connection._note_consumer()
-                self.option = connection._waiter = connection.loop.create_future()
+                loop = connection.loop
+                (<Turn> turn).note(connection._current_task(loop))
+                self.option = (<Turn> turn).waiter = loop.create_future()
                 self.waiting = iter(self.option)
                 return STEP_WAIT
         return self.leave()
@@ -81,8 +82,8 @@ cdef class Receiving(Coroutine):
         if self.option is not None:
             self.option = None
             turn = self.connection._turn
-            self.connection._waiter = None
-            self.connection._burst = 0
+            turn.waiter = None
+            turn.burst = 0
             turn.decoder.want = False
             turn.is_busy = False
 

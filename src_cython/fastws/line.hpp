@@ -47,6 +47,7 @@ struct Line {
     Outlet outlet;
     std::atomic<bool> paused{false};    /* by its user */
     std::atomic<int> error{0};          /* errno; why it is gone */
+    std::atomic<bool> orphan{false};    /* nobody takes reports */
 
     /* The pump's own. */
     bool reading = false, writing = false;      /* what the poller looks for */

@@ -5,10 +5,14 @@
    With TLS there are two locks: that of the SSL, under which data is encrypted and sent, then ``mutex_``, under which nothing
    happens that takes time. A writer tries the first while it has the second, and if the SSL is in use, its data waits for
    the pump; so those who have the GIL block on neither for long. Order holds, since nobody sends past data that waits, and
-   what is left of a direct write goes ahead of what came after it. */
+   what is left of a direct write goes ahead of what came after it.
+
+   The pump sends frames of its own: pongs and replies. None follows a close frame (RFC 6455 5.5.1), and a reply, being a
+   message, doesn't come between the fragments of another (5.4): it waits here for the last of them. */
 
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -17,6 +21,8 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <string>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -45,32 +51,83 @@ class Outlet {
         int error;              /* errno; nothing more can be written */
     };
 
-    Written write(const char *data, size_t length) {
+    /* ``last``: of the fragments for which replies were held. */
+    Written write(const char *data, size_t length, bool last) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return tls_ ? encrypt(lock, data, length) : append(data, length);
+        Written written = put(lock, data, length);
+        if (!last) return written;
+        fragmented_ = false;
+        if (held_.empty() || !answering_ || written.error) return written;
+        std::string held;
+        held.swap(held_);
+        uint64_t count = held_count_;
+        held_count_ = 0;
+        Written more = put_own(lock, held.data(), held.size(), count);
+        return {more.waiting, written.first || more.first, written.full || more.full, more.error};
     }
 
-    /* A frame of the pump's own, unless a close frame was sent, after which nothing may follow (RFC 6455 5.5.1). */
-    Written answer(const char *data, size_t length, int *sent) {
+    /* Pongs; ``sent`` says whether they were. While the peer doesn't read those that it has got, the last one, at ``last``,
+       is enough (RFC 6455 5.5.3): what waits of them is bounded by what one read can ask for, and a peer that only writes
+       doesn't fill our memory. */
+    Written answer(const char *data, size_t length, size_t last, int *sent) {
         std::unique_lock<std::mutex> lock(mutex_);
         *sent = answering_;
         if (!answering_) return {waiting(), false, false, 0};
-        return tls_ ? encrypt(lock, data, length) : append(data, length);
+        if (answers_ > ANSWERS_MAX) {
+            late_size_ = length - last;
+            std::memcpy(late_, data + last, late_size_);
+            return {waiting(), false, false, 0};
+        }
+        late_size_ = 0;
+        Written written = put_own(lock, data, length, 0);
+        answers_ = std::min(answers_ + length, waiting());
+        return written;
+    }
+
+    /* ``count`` messages. A peer that doesn't read what it has asked for gets no more of it. */
+    Written reply(const char *data, size_t length, uint64_t count) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (!answering_ || waiting() + held_.size() > UNSENT_MAX) return {waiting(), false, false, 0};
+        if (!fragmented_) return put_own(lock, data, length, count);
+        try {
+            held_.append(data, length);
+            held_count_ += count;
+        } catch (const std::bad_alloc &) {
+        }
+        return {waiting(), false, false, 0};
     }
 
     void stop_answers() {
         std::lock_guard<std::mutex> lock(mutex_);
         answering_ = false;
+        late_size_ = 0;
     }
+
+    /* Fragments are written next; the last one says so. */
+    void hold_replies() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        fragmented_ = true;
+    }
+
+    /* What the pump has sent of its own. */
+    void count_own(uint64_t *messages, uint64_t *bytes) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        *messages = own_messages_;
+        *bytes = own_bytes_;
+    }
+
+    static constexpr size_t UNSENT_MAX = 1024 * 1024;   /* as that of replies by the loop */
 
     /* By the pump, when the socket takes more. Sets ``drained`` once the low-water mark is crossed downward. */
     Written flush(bool *drained) {
         if (tls_) tls_->lock();
         std::unique_lock<std::mutex> lock(mutex_);
-        if (tls_) {
-            push_encrypted(lock);
-        } else {
-            push();
+        push_all(lock);
+        if (late_size_ && answers_ <= ANSWERS_MAX && !error_ && !ending_ && keep(late_, late_size_)) {
+            answers_ += late_size_;
+            own_bytes_ += late_size_;
+            late_size_ = 0;
+            push_all(lock);
         }
         *drained = full_ && waiting() <= low_;
         if (*drained) {
@@ -102,13 +159,13 @@ class Outlet {
     /* Whether what waits has crossed the high-water mark, and not yet the low one. */
     bool is_full() {
         std::lock_guard<std::mutex> lock(mutex_);
-        return is_held();
+        return is_above();
     }
 
     /* Until that isn't so, or the deadline. Call it without the GIL. */
     bool wait_drained(std::chrono::steady_clock::time_point deadline) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return changed_.wait_until(lock, deadline, [this] { return !is_held(); });
+        return changed_.wait_until(lock, deadline, [this] { return !is_above(); });
     }
 
     /* Nobody may use the descriptor any more: it may be somebody else's by then. */
@@ -133,10 +190,24 @@ class Outlet {
   private:
     static constexpr size_t KEEP_MAX = 64 * 1024;   /* memory that an idle outlet keeps */
     static constexpr int RECORDS_MAX = 64;          /* in one go: other connections want their turn */
+    static constexpr size_t ANSWERS_MAX = 64 * 1024;    /* bytes of pongs that wait; behind more, only the last matters */
+    static constexpr size_t ANSWER_MAX = 2 + 4 + 125;   /* a pong, masked */
 
     size_t waiting() const { return tail_ - head_; }
 
-    bool is_held() const { return full_ && fd_ >= 0 && !error_; }
+    bool is_above() const { return full_ && fd_ >= 0 && !error_; }
+
+    Written put(std::unique_lock<std::mutex> &lock, const char *data, size_t length) {
+        return tls_ ? encrypt(lock, data, length) : append(data, length);
+    }
+
+    Written put_own(std::unique_lock<std::mutex> &lock, const char *data, size_t length, uint64_t messages) {
+        if (!error_ && !ending_) {
+            own_messages_ += messages;
+            own_bytes_ += length;
+        }
+        return put(lock, data, length);
+    }
 
     Written append(const char *data, size_t length) {
         if (error_ || ending_) return {waiting(), false, false, 0};
@@ -189,6 +260,15 @@ class Outlet {
         bool full = !full_ && waiting() > high_;
         if (full) full_ = true;
         return {waiting(), first && length, full, 0};
+    }
+
+    void push_all(std::unique_lock<std::mutex> &lock) {
+        if (tls_) {
+            push_encrypted(lock);
+        } else {
+            push();
+        }
+        answers_ = std::min(answers_, waiting());
     }
 
     /* With both locks; gives ``mutex_`` up while it encrypts. */
@@ -283,7 +363,13 @@ class Outlet {
     char *data_ = nullptr;
     size_t head_ = 0, tail_ = 0, capacity_ = 0;
     size_t high_ = 64 * 1024, low_ = 16 * 1024;
+    char late_[ANSWER_MAX];
+    size_t late_size_ = 0;
+    size_t answers_ = 0;                /* bytes of pongs that wait, at most */
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
+    bool fragmented_ = false;           /* between the first and the last fragment of a message */
+    std::string held_;                  /* replies meanwhile */
+    uint64_t held_count_ = 0, own_messages_ = 0, own_bytes_ = 0;
     int error_ = 0;
 };
 

@@ -44,9 +44,10 @@ class Pump {
   public:
     typedef int (*StepFunction)(Line *);
 
-    /* read: the socket is readable. look: ORDER_LOOK. over: the line is about to be closed; what it returns is ignored. */
-    Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction over)
-        : name_(name), cpu_(cpu), read_(read), look_(look), over_(over) {}
+    /* read: the socket is readable. look: ORDER_LOOK. over: the line is about to be closed; what it returns is ignored.
+       orphaned: a line is gone of which nobody takes reports. */
+    Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction over, void (*orphaned)())
+        : name_(name), cpu_(cpu), read_(read), look_(look), over_(over), orphaned_(orphaned) {}
     Pump(const Pump &) = delete;
     Pump &operator=(const Pump &) = delete;
     ~Pump() { stop(); }
@@ -328,6 +329,7 @@ class Pump {
         /* Before it is in gone_: whoever takes it from there may free it. */
         report(line, REPORT_GONE);
         gone_.push_back(line);
+        if (line->orphan.load()) orphaned_();
     }
 
     void report(Line *line, uint32_t report) {
@@ -337,6 +339,7 @@ class Pump {
     const std::string name_;
     const int cpu_;
     const StepFunction read_, look_, over_;
+    void (*const orphaned_)();
     Poller poller_;
     Bell bell_;
     std::mutex mutex_;

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from fastws.cli.demo import sample_every
 
 from .command import TIMEOUT_S, execute, run, start
 
-SHORT = ("demo", "--seconds", "0.05")
+SHORT = ("demo", "--seconds", "0.05", "--blocked", "0")
 RECEIVERS = ["fastws async for", "fastws batches", "websockets async for"]
+BLOCKED = ['fastws receive="thread"', 'fastws receive="loop"', "websockets"]
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in Linux's /proc")
 
 
@@ -51,9 +53,15 @@ def check(document: dict[str, Any]) -> None:
         assert 0 < paced["age_p50_ms"] <= paced["age_p99_ms"] <= paced["age_max_ms"]
 
 
-def test_the_table() -> None:
-    done = run(*SHORT)
+@pytest.fixture(scope="module")
+def done() -> subprocess.CompletedProcess[str]:
+    """A run of all parts."""
+    done = run(*SHORT[:-1], "1")
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_table(done: subprocess.CompletedProcess[str]) -> None:
     assert f"fastws {fastws.__version__} ({fastws.IMPLEMENTATION}) and websockets " in done.stdout
     for name in RECEIVERS:
         row = re.search(
@@ -70,6 +78,7 @@ def test_the_table() -> None:
     # Progress isn't on standard output, and on a pipe it doesn't rewrite.
     assert done.stderr.split("\n") == [
         *(f"{name}, {how}" for name in RECEIVERS for how in ("as fast as it can", "at 20,000 messages/s")),
+        "loops blocked for 1 s",
         "",
     ]
 
@@ -89,17 +98,45 @@ def test_json_of_a_recording(recording: Path) -> None:
     }
     assert document["loop"] == "asyncio"
     assert document["rate"] == 200
+    assert document["blocked"] is None
     # 200 per second for 0.05 seconds, and all of them sampled as they are few.
     assert {one["paced"]["offered"] for one in document["receivers"]} == {10}
     assert {one["paced"]["sampled"] for one in document["receivers"]} == {10}
 
 
 def test_the_plain_python_data_plane() -> None:
-    done = run(*SHORT, "--json", FASTWS_PURE="1")
+    """It has no receive threads, and says so."""
+    done = run(*SHORT[:-1], "0.2", "--json", FASTWS_PURE="1")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     check(document)
     assert document["implementation"] == "pure"
+    assert [one["receiver"] for one in document["blocked"]["receivers"]] == BLOCKED[1:]
+    assert document["blocked"]["left_out"] == {BLOCKED[0]: "it needs the compiled core, and FASTWS_PURE is set"}
+
+
+@pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only")
+def test_blocked_loops(done: subprocess.CompletedProcess[str]) -> None:
+    """Whoever receives in a thread is still connected, and the newest message is a new one."""
+    rows = {}
+    for name in BLOCKED:
+        row = re.search(
+            rf"^{name} +(\d+) of (\d+) +(> )?([\d.,]+) ms +(survived|cut off, 1011) +([\d.,]+) ms +([\d,]+) +([\d,]+)$",
+            done.stdout,
+            re.MULTILINE,
+        )
+        assert row is not None, done.stdout
+        rows[name] = row.groups()
+    answered, pings, unanswered, slowest, survived, newest, missed, told = rows[BLOCKED[0]]
+    assert (answered, unanswered, survived, missed) == (pings, None, "survived", told)
+    assert float(slowest) < 500
+    assert float(newest) < 500
+    for name in BLOCKED[1:]:
+        answered, pings, unanswered, slowest, survived, newest, missed, told = rows[name]
+        assert int(answered) < int(pings)
+        assert (unanswered, slowest, survived) == ("> ", "500.0", "cut off, 1011")
+        assert float(newest.replace(",", "")) > 450
+        assert int(missed.replace(",", "")) > int(told.replace(",", "")) >= 0
 
 
 def test_modules_of_the_current_folder_are_not_mistaken_for_pythons(tmp_path: Path) -> None:
@@ -148,6 +185,10 @@ def test_a_port_that_is_taken() -> None:
         assert errors("--port", str(port)) == f"fastws: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
+def test_a_block_that_is_too_short() -> None:
+    assert "argument --blocked: 0.05 isn't between 0.1 and 3,600" in errors("--blocked", "0.05")
+
+
 def test_uvloop_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from fastws.cli import demo, main
 
@@ -179,9 +220,10 @@ def wait_for(condition: Any) -> None:
 
 
 @LINUX
-@pytest.mark.parametrize("moment", ["with the feed", "with a receiver", "in the burst", "when paced"])
+@pytest.mark.parametrize("moment", ["with the feed", "with a receiver", "in the burst", "when paced", "blocked"])
 def test_ctrl_c_ends_it_cleanly(moment: str) -> None:
-    process = start("demo", "--seconds", "0.3" if moment == "when paced" else "30", process_group=0)
+    seconds = {"when paced": "0.3", "blocked": "0.05"}.get(moment, "30")
+    process = start("demo", "--seconds", seconds, "--blocked", "30", process_group=0)
     assert process.stderr is not None
     seen = ""
     if moment == "with the feed":
@@ -194,13 +236,19 @@ def test_ctrl_c_ends_it_cleanly(moment: str) -> None:
     elif moment == "when paced":
         seen = process.stderr.readline() + process.stderr.readline()
         time.sleep(0.1)
+    elif moment == "blocked":
+        while seen != "loops blocked for 30 s\n":
+            seen = process.stderr.readline()
+        wait_for(lambda: len(children(process.pid)) == 1 + len(BLOCKED) - (fastws.IMPLEMENTATION == "pure"))
+        time.sleep(0.2)
     found = children(process.pid)
     # As a terminal does it: to all processes of the foreground group.
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert out == ""
-    assert all(re.fullmatch(r"fastws async for, .*", line) for line in (seen + err).splitlines())
+    steps = r"loops blocked for .*" if moment == "blocked" else r"fastws async for, .*"
+    assert all(re.fullmatch(steps, line) for line in (seen + err).splitlines())
     assert not list(filter(running, found))
 
 

@@ -2,12 +2,14 @@
 
 Usage: python -m tests.native.sanitize [--tests PATH ...] [-k EXPRESSION] [--python PATH]
        python -m tests.native.sanitize --fuzz SECONDS [--python PATH]
+       python -m tests.native.sanitize --soak SECONDS [--python PATH]
        python -m tests.native.sanitize --threads SECONDS [--tests PATH ...] [-k EXPRESSION] [--python PATH]
 
 By default AddressSanitizer and UndefinedBehaviorSanitizer watch tests/core, tests/connection and tests/pump, and
-tests/connection a second time with receive="thread". With --threads, ThreadSanitizer watches tests/native/threads.py
-and tests/pump/stress.py for so long each, and tests if they are named; FASTWS_RECEIVE=thread in the environment gives
-these receive threads. Options that this command doesn't know, such as -k, go to pytest.
+tests/connection a second time with receive="thread"; with --soak instead tests/pump/soak.py, plain and with TLS, for so
+long each. With --threads, ThreadSanitizer watches tests/native/threads.py, tests/pump/stress.py and both soaks for so
+long each, and tests if they are named; FASTWS_RECEIVE=thread in the environment gives these receive threads. Options
+that this command doesn't know, such as -k, go to pytest.
 The exit status is 0 if the sanitizers found nothing and everything passed.
 
 Needs GCC with its sanitizers, and an interpreter with fastws's build requirements and test dependencies.
@@ -197,6 +199,7 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=float, metavar="SECONDS", help="threads under ThreadSanitizer; without --tests, only that"
     )
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="whole connections; without --tests, only that")
     parser.add_argument("--python", default=sys.executable, help="the interpreter to build for and to run")
     parser.add_argument("--folder", type=Path, help="where to build; default: build/sanitize of the checkout")
     args, pytest_options = parser.parse_known_args()
@@ -211,6 +214,11 @@ def main() -> int:
     if args.threads is not None:
         for module in ("tests.native.threads", "tests.pump.stress"):
             well &= check(folder, [args.python, "-m", module, "--seconds", str(args.threads)], sanitizers)
+    if (seconds := args.threads if args.soak is None else args.soak) is not None:
+        for options in ([], ["--tls"]):
+            # Memory of sanitizers says nothing of us.
+            command = [args.python, "-m", "tests.pump.soak", "--seconds", str(seconds), "--no-rss", *options]
+            well &= check(folder, command, sanitizers)
     if args.fuzz is not None:
         command = [
             args.python,
@@ -224,7 +232,7 @@ def main() -> int:
         well &= check(folder, [*command, *(("--seed", str(args.seed)) if args.seed is not None else ())], sanitizers)
     if args.tests is not None:
         well &= run_tests(folder, args.python, args.tests, pytest_options, sanitizers)
-    elif args.fuzz is None and args.threads is None:
+    elif args.fuzz is None and args.threads is None and args.soak is None:
         well &= run_tests(folder, args.python, DEFAULT_TESTS, pytest_options, sanitizers)
         os.environ["FASTWS_RECEIVE"] = "thread"
         well &= run_tests(folder, args.python, PUMPED_TESTS, pytest_options, sanitizers)

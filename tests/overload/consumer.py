@@ -35,6 +35,7 @@ __all__ = ["Market", "Outcome", "Seen", "SeenLog", "consume", "consume_apart", "
 
 TESTS = Path(__file__).parent.parent
 _REPORT_S = 15.0
+_STALL_S = 1.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,11 +185,14 @@ def market() -> Iterator[Market]:
 # The consumer
 
 
-async def _pause(style: str, seconds: float) -> None:
+async def _pause(style: str, seconds: float, number: int) -> None:
     if style == "awaiting":
         await asyncio.sleep(seconds)
     elif style == "blocking":
         time.sleep(seconds)  # noqa: ASYNC251  That's the mistake.
+    elif style == "stalling":
+        if number % round(_STALL_S / seconds) == 0:
+            time.sleep(_STALL_S)  # noqa: ASYNC251
     else:
         assert style == "starving", style
         until = time.perf_counter() + seconds
@@ -223,8 +227,9 @@ async def consume(
         port: The venue's.
         load: What it is to do.
         library: "fastws", "websockets" or "picows.websockets".
-        style: How it is slow: "awaiting" asyncio.sleep(), "blocking" the loop with time.sleep(), or "starving" it with
-            computing and no await but that of the iteration.
+        style: How it is slow: "awaiting" asyncio.sleep(), "blocking" the loop with time.sleep(), "starving" it with
+            computing and no await but that of the iteration, or "stalling" it: blocking for 1.5 s now and then, and
+            quick in between.
         pause_s: Seconds for each message.
         batch: Messages in a batch; None iterates on messages.
         snapshot_s: How long a snapshot takes, whereupon it says ``resynced()``; None never does.
@@ -267,7 +272,7 @@ async def consume(
                     Seen(now - started, age_s, envelope["stream"], data["n"], data["u"], data["pu"], slow)
                 )
                 if slow:
-                    await _pause(style, pause_s)
+                    await _pause(style, pause_s, len(outcome.seen))
     except module.ConnectionClosed as exc:
         outcome.ended = f"{type(exc).__name__}: {exc}"
     watching.cancel()

@@ -1,8 +1,9 @@
 """A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
 
-It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its
-number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers with
-a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came.
+Arguments: seconds between two pings, and for TLS the files of a certificate and of its key. It prints its port. After
+the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its number as payload, then ten
+text messages, each the number of the ping. To the text message "report" it answers with a message "report " and, as
+JSON, the numbers of the pongs in their order and the longest time until one came; to "beat" with the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -54,7 +56,8 @@ def serve(connection: socket.socket, interval: float) -> None:
     number = 0
     while True:
         wait = max(0.0, due - time.monotonic())
-        if select.select([connection], [], [], wait)[0]:
+        pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
+        if pending or select.select([connection], [], [], wait)[0]:
             got = connection.recv(65536)
             if not got:
                 return
@@ -69,6 +72,8 @@ def serve(connection: socket.socket, interval: float) -> None:
                 elif opcode == 0x1 and payload == b"report":
                     report = json.dumps({"pings": number, "pongs": pongs, "longest": longest}).encode()
                     connection.sendall(frame(0x1, b"report " + report[:60000]))
+                elif opcode == 0x1 and payload == b"beat":
+                    connection.sendall(frame(0x1, payload))
                 elif opcode == 0x8:
                     connection.sendall(frame(0x8, payload))
                     return
@@ -85,5 +90,9 @@ if __name__ == "__main__":
         print(listener.getsockname()[1], flush=True)
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.argv[2:]:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*sys.argv[2:])
+            client = context.wrap_socket(client, server_side=True)
         with client:
             serve(client, float(sys.argv[1]))

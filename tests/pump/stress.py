@@ -4,12 +4,13 @@ Usage: python -m tests.pump.stress [--seconds N] [--seed S] [--connections N]
 
 Each connection is a pair of sockets. The peer floods one end with numbered messages, whole and fragmented, and pings,
 and reads what comes back; the other end belongs to a pump. A consumer takes messages in every way there is, a meddler
-looks at figures and changes its mind about reading, writers send numbered frames while pings are answered, and the
-connection ends in one of several ways. Afterwards:
+looks at figures and changes its mind about reading, writers send numbered frames, some in fragments, while pings and
+questions are answered, and the connection ends in one of several ways. Afterwards:
 
 - what came is what was delivered, lost under a name, or is still queued; what the consumer has counted agrees;
 - messages are in their order, each at most once, and without loss none is missing;
-- each frame that came back is whole: those of a writer in their order, pongs in the order of the pings.
+- each frame that came back is whole: those of a writer in their order, pongs in the order of the pings, as many
+  replies as questions, and none of them between fragments.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"max_queue": 16, "overflow": overflow.Conflate(lambda message: "k" + str(number_of(message) % KEYS))},
     {"max_queue": None, "overflow": overflow.DropOldest(), "max_queue_age": 0.002},
     {"max_queue": 16, "deflate": Deflate(remote_no_context_takeover=True)},
+    {"max_queue": 16, "replies": [overflow.Reply({"/k": "k0"}, "reply", deliver=True)]},
 )
 
 
@@ -94,6 +96,10 @@ class Trial:
         if choices.randrange(2) == 0:
             # As if all were logged.
             self.decoder.call_ahead(None, lambda frames: None)
+        self.questions = 0  # that the peer has sent
+        self.replies = [reply.send.encode() for reply in self.options.get("replies", ())]
+        self.decoder.reply_with(self.replies)
+        self.message = threading.Lock()  # of one writer at a time
         self.pump = pump
         self.line = pump.adopt(self.ours.fileno(), self.decoder, hub)
         self.ours.close()
@@ -139,6 +145,8 @@ class Trial:
         try:
             for number in range(self.messages):
                 payload = payload_of(number)
+                if self.replies and number % KEYS == 0:
+                    self.questions += 1
                 if compressed and number % 2:
                     pending += frame(Opcode.TEXT, deflate(payload), rsv=4)
                 elif self.fragments and number % 5 == 0:
@@ -186,7 +194,7 @@ class Trial:
         """Read what the pump and the writers send: whole frames, each sequence in its order."""
         decoder = FrameDecoder("server", max_size=None, max_queue_bytes=None)
         next_numbers = [0, 0]
-        pongs = 0
+        pongs = replies = 0
         while True:
             try:
                 data = self.theirs.recv(choices.choice((10, 1000, 100_000)))
@@ -196,6 +204,9 @@ class Trial:
             if decoder.violation is not None:
                 raise Broken(f"frames were mixed up: {decoder.violation}")
             for message in decoder.take():
+                if message == "reply":
+                    replies += 1
+                    continue
                 writer, number = map(int, str(message).split(":")[:2])
                 if number != next_numbers[writer]:
                     raise Broken(f"writer {writer}: frame {number} instead of {next_numbers[writer]}")
@@ -211,6 +222,8 @@ class Trial:
         if self.end == "end":
             if pongs != len(self.pings):
                 raise Broken(f"{pongs} pongs to {len(self.pings)} pings")
+            if replies != self.questions:
+                raise Broken(f"{replies} replies to {self.questions} questions")
             if next_numbers != self.written:
                 raise Broken(f"{next_numbers} frames came of {self.written}")
 
@@ -320,7 +333,13 @@ class Trial:
             if self.gone.is_set() or self.line.waiting_bytes > 1_000_000:
                 break
             text = f"{number}:{i}:" + "y" * choices.choice((0, 10, 300, 5000))
-            self.line.write(encoder.encode(Opcode.TEXT, text.encode()))
+            with self.message:
+                cut = choices.randrange(len(text)) if choices.randrange(3) == 0 else 0
+                if cut:
+                    self.line.hold_replies()
+                    self.line.write(encoder.encode(Opcode.TEXT, text[:cut].encode(), False))
+                    time.sleep(choices.choice((0, 0.001)))
+                self.line.write(encoder.encode(Opcode.CONT if cut else Opcode.TEXT, text[cut:].encode()), bool(cut))
             self.written[number] += 1
             if choices.randrange(5) == 0:
                 time.sleep(0.0005)
@@ -333,7 +352,9 @@ class Trial:
             self.writing -= 1
             if self.writing:
                 return
-        while not self.gone.is_set() and not (self.ended.is_set() and self.decoder.pings[0] == len(self.pings)):
+        while not self.gone.is_set() and not (
+            self.ended.is_set() and self.decoder.pings[0] == len(self.pings) and self.line.sent[0] == self.questions
+        ):
             time.sleep(0.0005)
         self.line.close()
 

@@ -6,11 +6,8 @@ import asyncio
 import contextlib
 import ctypes
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from connection.net import against_peer, over_loops, until
@@ -19,9 +16,10 @@ from core.streams import PING, PONG, TEXT
 import fastws
 from fastws import Conflate, DropOldest
 
+from .pingers import pinger_process
+
 pytestmark = pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only")
 
-PINGER = Path(__file__).with_name("pinger.py")
 BLOCKED_S = 0.5
 INTERVAL_S = 0.01
 
@@ -29,11 +27,8 @@ INTERVAL_S = 0.01
 @contextlib.contextmanager
 def pinger(interval: float = INTERVAL_S) -> Iterator[str]:
     """The URI of a server that pings, in a process of its own."""
-    with subprocess.Popen([sys.executable, PINGER, str(interval)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield f"ws://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
+    with pinger_process(interval) as (uri, _, _):
+        yield uri
 
 
 def sleeping(seconds):

@@ -89,10 +89,13 @@ class Libssl:
         self.lib = ctypes.CDLL(_ssl.__file__)
 
     def __call__(self, name, peer, *args):
+        return self.on(peer.writer.get_extra_info("ssl_object"), name, *args)
+
+    def on(self, ssl_object, name, *args):
         function = getattr(self.lib, name, None)
         if function is None:
             pytest.skip(f"this libssl has no {name}()")
-        sslobj = peer.writer.get_extra_info("ssl_object")._sslobj
+        sslobj = ssl_object._sslobj
         session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
         assert session.value is not None
         return function(ctypes.c_void_p(session.value), *args)
@@ -715,6 +718,30 @@ async def test_fallback(tls, monkeypatch, caplog):
             await client.send("x")
             assert await server.recv() == "x"
     assert "the event loop receives, and not a thread: it is encrypted, and libssl is elsewhere" in caplog.text
+
+
+@over_loops
+async def test_fallback_to_a_server_that_ends_at_once(tls, monkeypatch):
+    """As without TLS in a pump: neither its session nor the loop's has begun by then."""
+
+    ended = threading.Event()
+
+    def end(listener):
+        listener.accept()[0].close()
+        ended.set()
+
+    def refuse(sock):
+        assert ended.wait(10)
+        raise NotImplementedError("on purpose")
+
+    assert fastws.tls.unreachable() is None
+    monkeypatch.setattr(fastws.tls, "Encryption", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=end, args=(listener,))
+        thread.start()
+        with pytest.raises(ConnectionError):
+            await fastws.connect(tls.uri(listener.getsockname()[1]), **tls.client)
+        thread.join()
 
 
 def test_sessions_that_are_not_what_they_seem(contexts):

@@ -62,6 +62,7 @@ def test_batches(scheme, ours, theirs):
             assert 1 <= len(first) <= 3
             assert [*first, *(message for batch in ws.iter_batches() for message in batch)] == messages
             assert ws.stats.delivered == len(messages)
+            assert ws.stats.wait.count > 0
 
 
 def test_batches_and_timeouts():
