@@ -228,6 +228,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.observe.metrics")
     if name in _UPSTREAM_MODULES:
         return importlib.import_module(f"websockets.{name}")
-    if name in ("asyncio", "exceptions"):
+    if name in ("asyncio", "exceptions", "sync"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,6 +36,14 @@ class Turn:
         """This task receives."""
     def renew(self) -> None:
         """A new turn begins: the loop has run."""
+    def claim(self) -> bool:
+        """Set ``busy`` for a thread that receives; False if it was set already."""
+    def take(self, decode: bool | None = None, /) -> str | bytes | None:
+        """The next message for a thread that has no loop; None if none is there, or somebody is receiving.
+
+        Raises:
+            UnicodeDecodeError: If ``decode`` is True and it isn't UTF-8; it is lost.
+        """
     @property
     def busy(self) -> bool:
         """Whether a coroutine is receiving; others must not. Set by the connection, respected by the iterator."""
@@ -47,6 +55,19 @@ class Turn:
     @property
     def processing(self) -> tuple[int, int, int, int, int]:
         """How long the consumer took for a message, in nanoseconds: (count, median, p99, p99.9, largest)."""
+
+@final
+class BlockingIterator:
+    """``for message in connection``.
+
+    Args:
+        turn: Of the connection.
+        wait: Called when no message is there; returns the next one, or raises StopIteration at the end.
+    """
+
+    def __init__(self, turn: Turn, wait: Callable[[], str | bytes]) -> None: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> str | bytes: ...
 
 @final
 class MessageIterator:

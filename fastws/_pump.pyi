@@ -40,6 +40,18 @@ class PumpSocket:
             Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
             written any more is the end of the socket: REPORT_GONE.
         """
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits has crossed the high-water mark, and not yet the low one."""
+    def wait_drained(self, timeout_s: float | None = None, /) -> bool:
+        """Wait without the GIL until it isn't full, or nothing can be written any more.
+
+        Args:
+            timeout_s: Seconds; None is no limit.
+
+        Returns:
+            Whether that is so; False after the timeout.
+        """
     def stop_answers(self) -> None:
         """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
     def hold_replies(self) -> None:
@@ -56,6 +68,8 @@ class PumpSocket:
         """Close it now. In a forked child: its own descriptor only."""
     def abandon(self) -> None:
         """Close it now; nobody takes its report any more, as its loop is closed."""
+    def release(self) -> None:
+        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""

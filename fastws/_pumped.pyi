@@ -42,6 +42,8 @@ class PumpedDecoder(FrameDecoder):
         Returns:
             Whether one of both is so; False after the timeout.
         """
+    def wait_frame(self, timeout_s: float | None = None, /) -> bool:
+        """As `wait`, for the next fragment or whole message."""
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come: the socket is closed."""

@@ -14,6 +14,7 @@ from .pickled import rebuild_with
 __all__ = [
     "IMPLEMENTATION",
     "Batch",
+    "BlockingIterator",
     "Encryption",
     "FrameDecoder",
     "FrameEncoder",
@@ -41,7 +42,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
         from ._decoder import FrameDecoder
         from ._encoder import FrameEncoder, apply_mask
         from ._intake import Intake
-        from ._iterator import MessageIterator, Turn
+        from ._iterator import BlockingIterator, MessageIterator, Turn
         from ._pump import Encryption, Hub, Pump, PumpSocket, libssl_missing
         from ._pumped import PumpedDecoder
         from ._receiver import recv
@@ -55,6 +56,7 @@ if TYPE_CHECKING or IMPLEMENTATION == "compiled":
 else:
     from .reference import (
         Batch,
+        BlockingIterator,
         FrameDecoder,
         FrameEncoder,
         Intake,

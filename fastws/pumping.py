@@ -14,9 +14,9 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
-from .core import Hub, Pump, PumpedDecoder, PumpSocket
+from .core import Encryption, Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
 from .tls import TlsTransport, unreachable
 
@@ -158,10 +158,11 @@ class PumpTransport(asyncio.Transport):
         self._protocol: Any = connection
         self._original = original
         self._decoder = decoder
-        self._hub = LoopHub.of(self._loop)
+        self._hub: LoopHub | None = LoopHub.of(self._loop)
         fd = original.get_extra_info("socket").fileno()
-        self._tls = original if isinstance(original, TlsTransport) else None
-        encryption = None if self._tls is None else self._tls.encryption
+        encryption: Encryption | None = getattr(original, "encryption", None)
+        # A `TlsTransport`, or another that has a session of libssl to hand over.
+        self._tls: Any = None if encryption is None else cast(Any, original)
         self._socket = pump.adopt(fd, decoder, self._hub.hub, encryption)
         self._deadline: asyncio.TimerHandle | None = None
         self._hub.add(self._socket, self)
@@ -206,8 +207,12 @@ class PumpTransport(asyncio.Transport):
             if self._deadline is not None:
                 self._deadline.cancel()
             self._error = self._failure()
+            assert self._hub is not None
             self._hub.remove(self._socket)
             self._socket.pump.purge()
+            # A connection may be kept for long after its end, and its loop may be gone by then.
+            self._hub = None
+            self._socket.release()
             if self._is_lost:
                 self._tell()
             else:
@@ -361,6 +366,11 @@ class PumpTransport(asyncio.Transport):
             self._socket.abort()
 
     # What it is
+
+    @property
+    def socket(self) -> PumpSocket:
+        """What the pump owns."""
+        return self._socket
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._original.get_extra_info(name, default)

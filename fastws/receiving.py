@@ -97,7 +97,7 @@ class Receiving(Sending):
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
         decoder, turn = self._decoder, self._turn
         if decoder is None or turn is None:
-            return _batch_of(await super().recv())
+            return batch_of(await super().recv())
         if turn.busy:
             raise ConcurrencyError(
                 "cannot call recv_batch while another coroutine is already running recv or recv_streaming"
@@ -289,7 +289,7 @@ class Receiving(Sending):
         raise NotImplementedError
 
 
-def _batch_of(message: Data) -> Batch:
+def batch_of(message: Data) -> Batch:
     """A batch of one message, for connections whose extensions keep the data plane with websockets."""
     is_text = isinstance(message, str)
     payload = cast(str, message).encode() if is_text else cast(bytes, message)

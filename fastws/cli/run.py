@@ -20,13 +20,14 @@ __all__ = ["add_parser", "main"]
 DESCRIPTION = """\
 Run a Python program, unchanged, as `python app.py` or `python -m module` would, with the asyncio client and server of
 websockets replaced by those of fastws: connect, serve, unix_connect, unix_serve, route, unix_route, broadcast and the
-classes of connections, under `websockets` and `websockets.asyncio`.
+classes of connections, under `websockets` and `websockets.asyncio`; and, with the compiled core, the clients of
+`websockets.sync.client`.
 """
 
 EPILOG = """\
-Not replaced: websockets.sync, websockets.trio and websockets.legacy; and programs that this one starts (subprocess,
-multiprocessing with "spawn" or "forkserver"), unless they are started with `fastws run`, too. Forked processes
-inherit the replacement.
+Not replaced: the server of websockets.sync, websockets.trio and websockets.legacy; and programs that this one starts
+(subprocess, multiprocessing with "spawn" or "forkserver"), unless they are started with `fastws run`, too. Forked
+processes inherit the replacement.
 """
 
 

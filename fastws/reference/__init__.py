@@ -16,12 +16,13 @@ from .decoder import FrameDecoder
 from .encoder import FrameEncoder
 from .header import apply_mask
 from .intake import Intake
-from .iterator import MessageIterator, Turn
+from .iterator import BlockingIterator, MessageIterator, Turn
 from .receiver import recv
 from .sender import Sender, send
 
 __all__ = [
     "Batch",
+    "BlockingIterator",
     "FrameDecoder",
     "FrameEncoder",
     "Intake",

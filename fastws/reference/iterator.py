@@ -12,7 +12,7 @@ from .batch import Batch
 from .decoder import FrameDecoder
 from .histogram import Histogram
 
-__all__ = ["MessageIterator", "Turn"]
+__all__ = ["BlockingIterator", "MessageIterator", "Turn"]
 
 _MAX_STRIDE = 16
 """Most messages between two readings of the clock: how late a consumer that turns slow can be noticed."""
@@ -61,6 +61,31 @@ class Turn:
         self._stop()
         self._unread = 0
         self._stride = 1
+
+    def claim(self) -> bool:
+        """Set ``busy`` for a thread that receives; False if it was set already."""
+        busy, self._busy = self._busy, True
+        return not busy
+
+    def take(self, decode: bool | None = None, /) -> str | bytes | None:
+        """The next message for a thread that has no loop; None if none is there, or somebody is receiving.
+
+        Raises:
+            UnicodeDecodeError: If ``decode`` is True and it isn't UTF-8; it is lost.
+        """
+        if not self.claim():
+            return None
+        try:
+            if not self._decoder.queued_messages:
+                return None
+            if self.spend():
+                self.renew()
+            message = self._decoder.pop(decode)
+            if message is not None and self._decoder.resumable:
+                self._decoder.resume()
+            return message
+        finally:
+            self._busy = False
 
     def _stop(self) -> None:
         """The consumer waits, or the loop has its turn: that isn't processing."""
@@ -149,6 +174,26 @@ class Turn:
         self._read_ns = now
         self._unread = 0
         return False
+
+
+class BlockingIterator:
+    """``for message in connection``.
+
+    Args:
+        turn: Of the connection.
+        wait: Called when no message is there; returns the next one, or raises StopIteration at the end.
+    """
+
+    def __init__(self, turn: Turn, wait: Callable[[], str | bytes]) -> None:
+        self._turn = turn
+        self._wait = wait
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str | bytes:
+        message = self._turn.take()
+        return self._wait() if message is None else message
 
 
 class MessageIterator:

@@ -30,3 +30,4 @@ cdef class Turn:
     cdef void stop(self) noexcept
     cdef bint rouse(self) except -1
     cdef int note(self, object task) except -1
+    cdef object take_message(self, object decode)

@@ -210,6 +210,63 @@ cdef class Turn:
         """A new turn begins: the loop has run."""
         self.begin()
 
+    def claim(self):
+        """Set ``busy`` for a thread that receives; False if it was set already."""
+        if self.is_busy:
+            return False
+        self.is_busy = True
+        return True
+
+    def take(self, decode=None, /):
+        """The next message for a thread that has no loop; None if none is there, or somebody is receiving.
+
+        Raises:
+            UnicodeDecodeError: If ``decode`` is True and it isn't UTF-8; it is lost.
+        """
+        return self.take_message(decode)
+
+    cdef object take_message(self, object decode):
+        cdef object message
+        if self.is_busy:
+            return None
+        # Before the GIL may be given up.
+        self.is_busy = True
+        try:
+            if not ready(self.decoder):
+                return None
+            if self.count(1):
+                self.begin()
+            message = self.decoder.pop_message(decode)
+            if message is not None and self.decoder.can_resume():
+                self.decoder.resume()
+            return message
+        finally:
+            self.is_busy = False
+
+
+@cython.final
+cdef class BlockingIterator:
+    """``for message in connection``.
+
+    Args:
+        turn: Of the connection.
+        wait: Called when no message is there; returns the next one, or raises StopIteration at the end.
+    """
+
+    cdef Turn turn
+    cdef object wait
+
+    def __init__(self, Turn turn not None, wait):
+        self.turn = turn
+        self.wait = wait
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        message = self.turn.take_message(None)
+        return self.wait() if message is None else message
+
 
 @cython.final
 cdef class Message:

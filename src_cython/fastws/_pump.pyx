@@ -8,6 +8,7 @@ import sys
 import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
@@ -38,11 +39,20 @@ cdef extern from *:
     #endif
         return copy < 0 ? -errno : copy;
     }
+    static inline int64_t fastws_pump_ns() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(
+            std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    static inline bool fastws_wait_drained(fastws::Line *line, int64_t deadline_ns) {
+        return line->outlet.wait_drained(std::chrono::steady_clock::time_point(
+            std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(deadline_ns))));
+    }
     static inline int fastws_error_of(fastws::Line *line) { return line->error.load(); }
     static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
+    static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
     static inline bool fastws_load_libssl(const char *path) { return fastws_libssl.load(path); }
@@ -95,12 +105,15 @@ cdef extern from *:
     """
     size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
     int fastws_adopt_fd(int fd) noexcept
+    int64_t fastws_pump_ns() noexcept nogil
+    bint fastws_wait_drained(Line* line, int64_t deadline_ns) noexcept nogil
     int fastws_error_of(Line* line) noexcept
     void fastws_set_error(Line* line, int error) noexcept
     void fastws_set_paused(Line* line, bint paused) noexcept
     void fastws_close_fd(int fd) noexcept
     void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
+    void fastws_release(Line* line) noexcept
     Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports, void* ssl) noexcept
     bint fastws_load_libssl(const char* path) noexcept
     unsigned long fastws_libssl_version() noexcept
@@ -121,6 +134,10 @@ cdef extern from "<atomic>" namespace "std" nogil:
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     int Process_id "fastws::Process::id"() noexcept
+
+
+cdef enum:
+    SLEEP_MAX_NS = 100_000_000  # between two looks for signals
 
 
 cdef int read_step(Line* line) noexcept nogil:
@@ -249,6 +266,38 @@ cdef class PumpSocket:
             self.order(ORDER_FLUSH)
         return written.full
 
+    @property
+    def is_full(self):
+        """Whether what waits has crossed the high-water mark, and not yet the low one."""
+        self.check()
+        return self.line.outlet.is_full()
+
+    def wait_drained(self, timeout_s=None, /):
+        """Wait without the GIL until it isn't full, or nothing can be written any more.
+
+        Args:
+            timeout_s: Seconds; None is no limit.
+
+        Returns:
+            Whether that is so; False after the timeout.
+        """
+        cdef int64_t deadline_ns = 0, until_ns
+        cdef bint drained
+        self.check()
+        if timeout_s is not None:
+            deadline_ns = fastws_pump_ns() + <int64_t> (timeout_s * 1e9)
+        while True:
+            until_ns = fastws_pump_ns() + SLEEP_MAX_NS
+            if timeout_s is not None and deadline_ns < until_ns:
+                until_ns = deadline_ns
+            with nogil:
+                drained = fastws_wait_drained(self.line, until_ns)
+            if drained:
+                return True
+            if timeout_s is not None and fastws_pump_ns() >= deadline_ns:
+                return False
+            PyErr_CheckSignals()
+
     cdef void order(self, uint32_t order) noexcept:
         self.pump.native.order(self.line, order)
 
@@ -298,6 +347,10 @@ cdef class PumpSocket:
             self.order(ORDER_ABORT)
             # It may have been gone before.
             orphan_gone()
+
+    def release(self):
+        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        fastws_release(self.line)
 
     @property
     def waiting_bytes(self):

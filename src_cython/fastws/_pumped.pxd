@@ -28,6 +28,7 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         void end() noexcept
         void set_limits(size_t high, size_t low) noexcept
         size_t size() noexcept
+        bint is_full() noexcept
 
     cdef cppclass Line:
         int fd
@@ -128,6 +129,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef int detach(self) except -1
     cdef uint64_t fetch(self, bint alone) except? 0
     cdef bint is_ahead(self) noexcept
+    cdef bint wait_for(self, object timeout_s, bint whole) except -1
     cdef void take_run(self) noexcept nogil
     cdef void drop_run(self, uint32_t count) noexcept nogil
     cdef void flush_run(self) noexcept nogil

@@ -681,14 +681,26 @@ cdef class PumpedDecoder(FrameDecoder):
         Returns:
             Whether one of both is so; False after the timeout.
         """
+        return self.wait_for(timeout_s, True)
+
+    def wait_frame(self, timeout_s=None, /):
+        """As `wait`, for the next fragment or whole message."""
+        return self.wait_for(timeout_s, False)
+
+    cdef bint wait_for(self, object timeout_s, bint whole) except -1:
         cdef Guard guard
         cdef int64_t deadline_ns = 0, now_ns
         if timeout_s is not None:
             deadline_ns = fastws_pumped_ns() + <int64_t> (timeout_s * 1e9)
         while True:
             guard.enter(self.latch, False)
-            self.want = True
-            if self.run_at != self.run_end or self.inbox.messages or self.over or self.may_resume():
+            self.want = whole
+            if (
+                self.run_at != self.run_end
+                or (self.inbox.messages if whole else inbox_frames(&self.inbox))
+                or self.over
+                or self.may_resume()
+            ):
                 self.want = False
                 return True
             now_ns = fastws_pumped_ns()

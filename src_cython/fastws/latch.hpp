@@ -223,12 +223,13 @@ class Guard {
     void sleep_until(int64_t deadline_ns) {
         std::chrono::steady_clock::time_point deadline{
             std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(deadline_ns))};
-        PyThreadState *state = PyEval_SaveThread();
-        latch_->sleep_until(deadline);
-        latch_->leave();
-        PyEval_RestoreThread(state);
         Latch *latch = latch_;
+        PyThreadState *state = PyEval_SaveThread();
+        latch->sleep_until(deadline);
+        latch->leave();
+        /* A thread of an interpreter that has ended comes no further (up to 3.13 it unwinds from here). */
         latch_ = nullptr;
+        PyEval_RestoreThread(state);
         enter(latch, false);
     }
 

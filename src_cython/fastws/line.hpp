@@ -43,7 +43,7 @@ struct Line {
     const int fd;                       /* for the pump only: the outlet closes it */
     void *const decoder;                /* a PumpedDecoder, kept by handle */
     void *const handle;                 /* a PumpSocket, kept while the pump knows the line */
-    const std::shared_ptr<Reports> reports;     /* none: somebody waits in the decoder */
+    std::shared_ptr<Reports> reports;   /* none: somebody waits in the decoder; or the last one was taken */
     Outlet outlet;
     std::atomic<bool> paused{false};    /* by its user */
     std::atomic<int> error{0};          /* errno; why it is gone */

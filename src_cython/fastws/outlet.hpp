@@ -14,6 +14,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -128,7 +130,10 @@ class Outlet {
             push_all(lock);
         }
         *drained = full_ && waiting() <= low_;
-        if (*drained) full_ = false;
+        if (*drained) {
+            full_ = false;
+            changed_.notify_all();
+        }
         if (tls_) tls_->unlock();
         /* close_notify waits as well. */
         return {waiting() + (tls_ && ending_ && !ended_), false, false, error_};
@@ -151,6 +156,18 @@ class Outlet {
         return waiting();
     }
 
+    /* Whether what waits has crossed the high-water mark, and not yet the low one. */
+    bool is_full() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return is_held();
+    }
+
+    /* Until that isn't so, or the deadline. Call it without the GIL. */
+    bool wait_drained(std::chrono::steady_clock::time_point deadline) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        return changed_.wait_until(lock, deadline, [this] { return !is_held(); });
+    }
+
     /* Nobody may use the descriptor any more: it may be somebody else's by then. */
     void close() {
         if (tls_) tls_->lock();
@@ -160,6 +177,7 @@ class Outlet {
             fd_ = -1;
             head_ = tail_ = 0;
             if (!error_) error_ = EBADF;
+            changed_.notify_all();
         }
         if (tls_) {
             tls_->forget();
@@ -188,6 +206,8 @@ class Outlet {
         }
         return put(lock, data, length);
     }
+
+    bool is_held() const { return full_ && fd_ >= 0 && !error_; }
 
     Written append(const char *data, size_t length) {
         if (error_ || ending_) return {waiting(), false, false, 0};
@@ -337,6 +357,7 @@ class Outlet {
     }
 
     std::mutex mutex_;
+    std::condition_variable changed_;       /* what waits is less, or nothing will be sent any more */
     int fd_;
     const std::unique_ptr<Tls> tls_;
     char *data_ = nullptr;

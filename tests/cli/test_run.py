@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import fastws
+
 from .command import execute, run
 
 ECHO = """\
@@ -112,6 +114,39 @@ def test_every_name_is_replaced_everywhere(tmp_path: Path) -> None:
     } <= set(done.stdout.split())  # fmt: skip
 
 
+SYNC = """\
+import threading
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import serve
+
+def echo(websocket):
+    for message in websocket:
+        websocket.send(message)
+
+with serve(echo, "127.0.0.1", 0) as server:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with connect(f"ws://127.0.0.1:{server.socket.getsockname()[1]}") as websocket:
+        websocket.send("hello")
+        assert websocket.recv() == "hello"
+        assert isinstance(websocket, ClientConnection)
+        print(type(websocket).__module__)
+    server.shutdown()
+    thread.join()
+"""
+
+
+def test_clients_without_asyncio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need receive threads: without the compiled core, they stay those of websockets."""
+    app = program(tmp_path, SYNC)
+    without, done = both(str(app), cwd=tmp_path)
+    assert (without.stdout, without.stderr) == ("websockets.sync.client\n", "")
+    ours = "websockets.sync.client\n" if fastws.IMPLEMENTATION == "pure" else "fastws.sync.connection\n"
+    assert (done.stdout, done.stderr) == (ours, "")
+    monkeypatch.setenv("FASTWS_PURE", "1")
+    assert run("run", str(app)).stdout == "websockets.sync.client\n"
+
+
 def test_unix_sockets_broadcast_and_routes_work(tmp_path: Path) -> None:
     pytest.importorskip("werkzeug")
     app = program(
@@ -163,19 +198,19 @@ def test_fastws_itself_is_unharmed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_threading_and_legacy_apis_stay(tmp_path: Path) -> None:
+def test_the_servers_of_threads_and_legacy_apis_stay(tmp_path: Path) -> None:
     app = program(
         tmp_path,
         """\
         import warnings
         warnings.simplefilter("ignore")
-        import websockets.sync.client, websockets.sync.server, websockets.legacy.client
-        print(websockets.sync.client.connect.__module__, websockets.sync.server.serve.__module__)
+        import websockets.sync.server, websockets.legacy.client
+        print(websockets.sync.server.serve.__module__)
         print(websockets.legacy.client.connect.__module__)
         """,
     )
     done = run("run", str(app))
-    assert done.stdout.split() == ["websockets.sync.client", "websockets.sync.server", "websockets.legacy.client"]
+    assert done.stdout.split() == ["websockets.sync.server", "websockets.legacy.client"]
 
 
 def test_the_plain_python_data_plane(tmp_path: Path) -> None:
