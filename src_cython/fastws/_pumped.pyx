@@ -501,15 +501,19 @@ cdef class PumpedDecoder(FrameDecoder):
         guard.enter(self.latch, False)
         self.stepped = False
         if self.may_resume():
-            self.blocked = False
-            self.held.stop(False)
-            self.gate.admission.hold_full = self.gate.admission.hold_old = False
-            self.resuming = True
-            if self.pump != NULL:
-                self.pump.order(self.line, ORDER_LOOK)
-            else:
-                self.decode_rest()
+            self.go_on()
         return self.status()
+
+    cdef void go_on(self) noexcept:
+        """Let what waits be decoded."""
+        self.blocked = False
+        self.held.stop(False)
+        self.gate.admission.hold_full = self.gate.admission.hold_old = False
+        self.resuming = True
+        if self.pump != NULL:
+            self.pump.order(self.line, ORDER_LOOK)
+        else:
+            self.decode_rest()
 
     cdef void decode_rest(self) noexcept nogil:
         """No pump is there to do it."""
@@ -636,7 +640,10 @@ cdef class PumpedDecoder(FrameDecoder):
         while True:
             guard.enter(self.latch, False)
             self.want = True
-            if self.run_at != self.run_end or self.inbox.messages or self.over or self.may_resume():
+            if self.run_at == self.run_end and not self.inbox.messages and self.may_resume():
+                # Perhaps only as somebody waits: for the end of a message that is larger than the queue.
+                self.go_on()
+            if self.run_at != self.run_end or self.inbox.messages or self.over:
                 self.want = False
                 return True
             now_ns = fastws_pumped_ns()
