@@ -185,15 +185,21 @@ class BlockingIterator:
     """
 
     def __init__(self, turn: Turn, wait: Callable[[], str | bytes]) -> None:
-        self._turn = turn
+        self._turn: Turn | None = turn
         self._wait = wait
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str | bytes:
+        if self._turn is None:
+            raise StopIteration
         message = self._turn.take()
         return self._wait() if message is None else message
+
+    def close(self) -> None:
+        """End the iteration, as ``close()`` of a generator does; the connection stays open."""
+        self._turn = None
 
 
 class MessageIterator:

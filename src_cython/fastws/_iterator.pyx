@@ -264,8 +264,14 @@ cdef class BlockingIterator:
         return self
 
     def __next__(self):
+        if self.turn is None:
+            raise StopIteration
         message = self.turn.take_message(None)
         return self.wait() if message is None else message
+
+    def close(self):
+        """End the iteration, as ``close()`` of a generator does; the connection stays open."""
+        self.turn = None
 
 
 @cython.final

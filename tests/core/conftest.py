@@ -36,6 +36,7 @@ class Implementation:
     apply_mask: Any
     Turn: Any
     MessageIterator: Any
+    BlockingIterator: Any
     Sender: Any
     send: Any
     recv: Any
@@ -52,6 +53,7 @@ HOMES = {
     "apply_mask": "_encoder",
     "Turn": "_iterator",
     "MessageIterator": "_iterator",
+    "BlockingIterator": "_iterator",
     "Sender": "_sender",
     "send": "_sender",
     "recv": "_receiver",

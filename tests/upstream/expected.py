@@ -1,6 +1,7 @@
-"""Which of websockets' own asyncio tests fail with fastws's classes, and why that is right.
+"""Which of websockets' own tests fail with fastws's classes, and why that is right.
 
-Keys are test ids without ``tests.asyncio.``; ``*`` before ``ConnectionTests`` stands for the client's and the server's.
+Keys are test ids without ``tests.asyncio.`` or
+``tests.sync.``; ``*`` before ``ConnectionTests`` stands for the client's and the server's.
 Only tests that look at private parts of websockets, or at a default that fastws documents as different, belong here.
 """
 
@@ -14,6 +15,31 @@ EXPECTED: dict[str, str] = {
     "test_connection.*ConnectionTests.test_unexpected_failure_in_send_context": (
         "injects its fault into Protocol.send_text, which fastws's send doesn't call"
     ),
+}
+
+_NOT_OUR_SOCKET = "makes a stand-in for the socket fail in sendall(); fastws writes to the descriptor"
+
+# Of the threading API, for clients; those of servers aren't run.
+EXPECTED_SYNC: dict[str, str] = {
+    "test_connection.*ConnectionTests.test_backpressure": (
+        "sets recv_messages.high and reads recv_messages.frames; fastws's connections don't use this private queue"
+    ),
+    "test_connection.*ConnectionTests.test_broadcast_reports_connection_failing_to_send": _NOT_OUR_SOCKET,
+    "test_connection.*ConnectionTests.test_broadcast_skips_connection_failing_to_send": _NOT_OUR_SOCKET,
+    "test_connection.*ConnectionTests.test_close_expected_during_connecting": (
+        "wants the receiving thread to look at a handshake that nobody does; in fastws, handshake() reads the socket"
+    ),
+    "test_connection.*ConnectionTests.test_keepalive_reports_errors": (
+        "injects its fault into Event.wait, by which fastws doesn't wait for pongs"
+    ),
+    "test_connection.*ConnectionTests.test_unexpected_failure_in_recv_events": (
+        "injects its fault into Protocol.events_received, which data frames don't pass in fastws"
+    ),
+    "test_connection.*ConnectionTests.test_unexpected_failure_in_send_context": (
+        "injects its fault into Protocol.send_text, which fastws's send doesn't call"
+    ),
+    "test_connection.*ConnectionTests.test_writing_in_recv_events_fails": _NOT_OUR_SOCKET,
+    "test_connection.*ConnectionTests.test_writing_in_send_context_fails": _NOT_OUR_SOCKET,
 }
 
 # Not compared on uvloop: they pass or fail there by chance, also with plain websockets.

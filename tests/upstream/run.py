@@ -1,6 +1,6 @@
-"""Run websockets' own asyncio tests with fastws's classes in place, and compare with plain websockets.
+"""Run websockets' own tests, of asyncio or threads, with fastws's classes in place, and compare with plain websockets.
 
-Usage: python tests/upstream/run.py --checkout PATH [--loop uvloop] [--tries N]
+Usage: python tests/upstream/run.py --checkout PATH [--api sync] [--loop uvloop] [--tries N]
 
 PATH is a checkout of websockets' repository, of the version that is installed or near to it (its releases on PyPI have
 no tests). The tests run twice: with websockets as it is, and with fastws's classes. A test that fails with fastws only
@@ -21,12 +21,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from expected import EXPECTED, RACES_ON_UVLOOP
+from expected import EXPECTED, EXPECTED_SYNC, RACES_ON_UVLOOP
 
 HERE = Path(__file__).resolve().parent
-PREFIX = "tests.asyncio."
 # Fewer passing tests with plain websockets say that the checkout or the environment is broken.
-LEAST_PASSED = 300
+LEAST_PASSED = {"asyncio": 300, "sync": 120}
 MOST_DRIFT = 20
 
 
@@ -41,29 +40,31 @@ def checkout_version(checkout: Path) -> str:
 
 
 def run_tests(
-    checkout: Path, implementation: str, loop: str, factor: float, only: list[str] | None = None
+    checkout: Path, implementation: str, api: str, loop: str, factor: float, only: list[str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Run the tests in a process of its own; outcomes by test id."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [sys.executable, str(HERE / "suite.py"), str(checkout), str(results)]
-        command += ["--with", implementation, "--loop", loop] + (["--only", *only] if only else [])
+        command += ["--with", implementation, "--api", api, "--loop", loop] + (["--only", *only] if only else [])
         env = os.environ | {"WEBSOCKETS_TESTS_TIMEOUT_FACTOR": str(factor)}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
         if done.returncode or not results.exists():
             sys.exit(f"the tests with {implementation} didn't run:\n{done.stderr[-4000:]}")
         outcomes: dict[str, dict[str, Any]] = json.loads(results.read_text())
-    return {test_id.removeprefix(PREFIX): outcome for test_id, outcome in outcomes.items()}
+    return {test_id.removeprefix(f"tests.{api}."): outcome for test_id, outcome in outcomes.items()}
 
 
 def run_with_retries(checkout: Path, implementation: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """As `run_tests`; what failed runs again with ten times the time, as the tests race with the clock."""
-    outcomes = run_tests(checkout, implementation, args.loop, args.factor)
+    outcomes = run_tests(checkout, implementation, args.api, args.loop, args.factor)
     for _ in range(args.tries - 1):
-        failed = [PREFIX + test_id for test_id, outcome in outcomes.items() if outcome["outcome"] == "failed"]
+        failed = [
+            f"tests.{args.api}.{test_id}" for test_id, outcome in outcomes.items() if outcome["outcome"] == "failed"
+        ]
         if not failed:
             break
-        outcomes |= run_tests(checkout, implementation, args.loop, args.factor * 10, failed)
+        outcomes |= run_tests(checkout, implementation, args.api, args.loop, args.factor * 10, failed)
     return outcomes
 
 
@@ -71,13 +72,14 @@ def count(outcomes: dict[str, dict[str, Any]], outcome: str) -> int:
     return sum(1 for o in outcomes.values() if o["outcome"] == outcome)
 
 
-def expected_reason(test_id: str) -> str | None:
-    return next((reason for pattern, reason in EXPECTED.items() if fnmatch.fnmatchcase(test_id, pattern)), None)
+def expected_reason(test_id: str, expected: dict[str, str]) -> str | None:
+    return next((reason for pattern, reason in expected.items() if fnmatch.fnmatchcase(test_id, pattern)), None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkout", type=Path, required=True)
+    parser.add_argument("--api", choices=["asyncio", "sync"], default="asyncio")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--factor", type=float, default=2.0, help="unit of the tests' timeouts in ms (default: 2)")
     parser.add_argument("--tries", type=int, default=2, help="runs that a failing test gets (default: 2)")
@@ -97,8 +99,8 @@ def main() -> None:
     for test_id in sorted(drift):
         last = plain[test_id]["detail"].strip().rpartition("\n")[2]
         print(f"  fails without fastws too, so it isn't compared: {test_id}: {last}")
-    if count(plain, "passed") < LEAST_PASSED:
-        sys.exit(f"less than {LEAST_PASSED} tests pass with plain websockets; is this the right checkout?")
+    if count(plain, "passed") < LEAST_PASSED[args.api]:
+        sys.exit(f"less than {LEAST_PASSED[args.api]} tests pass with plain websockets; is this the right checkout?")
     if len(drift) > MOST_DRIFT:
         sys.exit(f"more than {MOST_DRIFT} tests fail with plain websockets; is this the right checkout?")
     if args.implementation == "websockets":
@@ -107,9 +109,10 @@ def main() -> None:
     fastws = run_with_retries(checkout, "fastws", args)
     print(summary.format("fastws", *(count(fastws, o) for o in ("passed", "failed", "skipped"))))
     bad = 0
+    expected = EXPECTED if args.api == "asyncio" else EXPECTED_SYNC
     races = {t for t in plain for p in RACES_ON_UVLOOP if args.loop == "uvloop" and fnmatch.fnmatchcase(t, p)}
     for test_id in sorted(plain.keys() - drift - races):
-        reason = expected_reason(test_id)
+        reason = expected_reason(test_id, expected)
         before, after = plain[test_id]["outcome"], fastws.get(test_id, {"outcome": "missing", "detail": ""})
         differs = after["outcome"] != before
         if differs and reason:
@@ -120,7 +123,7 @@ def main() -> None:
         elif reason and before == "passed":
             bad += 1
             print(f"  PASSES, but expected.py says it can't: {test_id}: {reason}")
-    for pattern in EXPECTED:
+    for pattern in expected:
         if not fnmatch.filter(plain, pattern):
             bad += 1
             print(f"  NO SUCH TEST: {pattern} in expected.py")

@@ -1,6 +1,6 @@
-"""Run websockets' own asyncio tests, optionally with fastws's classes in place; started by run.py.
+"""Run websockets' own tests, optionally with fastws's classes in place; started by run.py.
 
-Usage: python suite.py CHECKOUT RESULTS_JSON --with fastws|websockets [--only ID …] [--loop uvloop]
+Usage: python suite.py CHECKOUT RESULTS_JSON --with fastws|websockets [--api sync] [--only ID …] [--loop uvloop]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import json
+import signal
 import sys
 import time
 import unittest
@@ -20,11 +21,15 @@ from types import ModuleType
 from typing import Any
 
 # test_messages tests the Assembler, which fastws's connections don't use.
-MODULES = ["test_client", "test_connection", "test_router", "test_server"]
+MODULES = {
+    "asyncio": ["test_client", "test_connection", "test_router", "test_server"],
+    "sync": ["test_client", "test_connection"],
+}
 # Where test modules take websockets' names from, and where fastws has their counterparts.
-COUNTERPARTS = ["client", "connection", "router", "server"]
+COUNTERPARTS = {"asyncio": ["client", "connection", "router", "server"], "sync": ["client"]}
 # They take milliseconds, but a lost race with the clock can leave one going for ever.
 TEST_TIMEOUT_S = 30.0
+SYNC_TIMEOUT_S = 5
 
 
 class Outcomes(unittest.TextTestResult):
@@ -77,12 +82,25 @@ class Outcomes(unittest.TextTestResult):
         self.note(test, "failed", "unexpected success")
 
 
-def replace_names(module: ModuleType) -> int:
+def replace_connection(module: ModuleType) -> int:
+    """Put our class in the place of the one that clients and servers of ``websockets.sync`` have in common."""
+    ours: Any = importlib.import_module("fastws.sync").ClientConnection
+
+    class Connection(ours):  # type: ignore[misc]
+        pending_legacy_warning = property(lambda self: False, lambda self, value: None)
+
+    if vars(module).get("Connection") is not importlib.import_module("websockets.sync.connection").Connection:
+        return 0
+    module.Connection = Connection  # type: ignore[attr-defined]
+    return 1
+
+
+def replace_names(module: ModuleType, api: str) -> int:
     """Put fastws's names into a test module, wherever it has the object of websockets that they replace."""
-    replaced = 0
-    for part in COUNTERPARTS:
-        upstream = importlib.import_module(f"websockets.asyncio.{part}")
-        ours = importlib.import_module(f"fastws.asyncio.{part}")
+    replaced = replace_connection(module) if api == "sync" else 0
+    for part in COUNTERPARTS[api]:
+        upstream = importlib.import_module(f"websockets.{api}.{part}")
+        ours = importlib.import_module(f"fastws.{api}.{part}")
         for name in ours.__all__:
             original, replacement = getattr(upstream, name), getattr(ours, name)
             if original is replacement:
@@ -140,6 +158,7 @@ def bound(test: unittest.TestCase) -> None:
     name = test.id().rpartition(".")[2]
     method = getattr(test, name, None)
     if not inspect.iscoroutinefunction(method):
+        bound_thread(test, name, method)
         return
 
     @functools.wraps(method)
@@ -150,11 +169,31 @@ def bound(test: unittest.TestCase) -> None:
     setattr(test, name, bounded)
 
 
+def bound_thread(test: unittest.TestCase, name: str, method: Any) -> None:
+    """The same for one that waits in the main thread."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"it doesn't end within {SYNC_TIMEOUT_S} s")
+
+    @functools.wraps(method)
+    def bounded() -> None:
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(SYNC_TIMEOUT_S)
+        try:
+            method()
+        finally:
+            signal.alarm(0)
+
+    if method is not None:
+        setattr(test, name, bounded)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--with", dest="implementation", choices=["fastws", "websockets"], required=True)
+    parser.add_argument("--api", choices=["asyncio", "sync"], default="asyncio")
     parser.add_argument("--only", nargs="*", metavar="ID")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     args = parser.parse_args()
@@ -164,15 +203,18 @@ def main() -> None:
         use_uvloop()
 
     # tests.asyncio.connection isn't among them: it is the remote side that records what our side sends.
-    modules = [importlib.import_module(f"tests.asyncio.{name}") for name in MODULES]
+    modules = [importlib.import_module(f"tests.{args.api}.{name}") for name in MODULES[args.api]]
     if args.implementation == "fastws":
-        counts = {module.__name__: replace_names(module) for module in modules}
+        counts = {module.__name__: replace_names(module, args.api) for module in modules}
         if not all(counts.values()):
             sys.exit(f"a test module uses nothing that fastws replaces; the harness is out of date: {counts}")
     loader = unittest.TestLoader()
     suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in modules)
     if args.only:
         suite = unittest.TestSuite(test for test in flatten(suite) if test.id() in args.only)
+    if args.api == "sync":
+        # fastws has clients only.
+        suite = unittest.TestSuite(test for test in flatten(suite) if "ServerConnectionTests" not in test.id())
     for test in flatten(suite):
         bound(test)
     result = unittest.TextTestRunner(resultclass=Outcomes, verbosity=0, stream=sys.stderr).run(suite)
