@@ -66,10 +66,10 @@ class PumpSocket:
         """Close it when all is sent; nothing is read any more. With TLS, when the peer has closed it as well."""
     def abort(self) -> None:
         """Close it now. In a forked child: its own descriptor only."""
-    def release(self) -> None:
-        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
     def abandon(self) -> None:
         """Close it now; nobody takes its report any more, as its loop is closed."""
+    def release(self) -> None:
+        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""

@@ -89,7 +89,15 @@ def test_commands_have_their_options(command):
         assert all((ROOT / path).exists() for path in paths)
         named += paths
     # Only to those that are known to show help and do nothing else.
-    known = ("benchmarks.loops", "fastws", "pytest", "tests.native.fuzz", "tests.native.sanitize", "tests.pump.stress")
+    known = (
+        "benchmarks.loops",
+        "fastws",
+        "pytest",
+        "tests.native.fuzz",
+        "tests.native.sanitize",
+        "tests.pump.soak",
+        "tests.pump.stress",
+    )
     assert named[0].endswith("/run.py") or named[1] in known
     shown = python(*named, "--help")
     for option in (word for word in words if word.startswith("-")):

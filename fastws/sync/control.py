@@ -196,8 +196,8 @@ class Control(AsyncioConnection):
         outbox = getattr(self, "outbox", None)
         if outbox is None:
             return 0, 0
-        messages, nbytes = outbox.socket.sent
-        return outbox.messages + messages, outbox.nbytes + nbytes
+        own_messages, own_bytes = outbox.socket.sent
+        return outbox.messages + own_messages, outbox.nbytes + own_bytes
 
     def _send_frame(self, frame: Frame) -> None:
         frame.check()
@@ -249,6 +249,3 @@ class Control(AsyncioConnection):
         owner = self._owner()
         if owner is not None:
             self._bus.emit(owner, event)
-
-    def _note_consumer(self) -> None:
-        """It is a thread."""

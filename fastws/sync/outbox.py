@@ -65,11 +65,11 @@ class Outbox:
         if self._debug:
             payload = data.encode() if isinstance(data, str) else data
             self._logger.debug("> %s", Frame(Opcode(opcode), bytes(payload), fin))
-        frame = self._encode(opcode, data, fin)
-        if not fin and opcode != _CONT:
-            # The pump's own messages may not come between, either.
+        continues = opcode == _CONT
+        if not fin and not continues:
             self.socket.hold_replies()
-        self._write(frame, fin and opcode == _CONT)
+        frame = self._encode(opcode, data, fin)
+        self._write(frame, fin and continues)
         self.messages += fin
         self.nbytes += len(frame)
 

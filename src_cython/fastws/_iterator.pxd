@@ -28,6 +28,6 @@ cdef class Turn:
     cdef bint look(self) noexcept
     cdef void processed(self, int64_t now) noexcept
     cdef void stop(self) noexcept
-    cdef object take_message(self, object decode)
     cdef bint rouse(self) except -1
     cdef int note(self, object task) except -1
+    cdef object take_message(self, object decode)

@@ -340,10 +340,6 @@ cdef class PumpSocket:
         if self.process == Process_id():
             self.order(ORDER_ABORT)
 
-    def release(self):
-        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
-        fastws_release(self.line)
-
     def abandon(self):
         """Close it now; nobody takes its report any more, as its loop is closed."""
         if self.process == Process_id():
@@ -351,6 +347,10 @@ cdef class PumpSocket:
             self.order(ORDER_ABORT)
             # It may have been gone before.
             orphan_gone()
+
+    def release(self):
+        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        fastws_release(self.line)
 
     @property
     def waiting_bytes(self):

@@ -125,6 +125,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void note_pause(self) noexcept nogil
     cdef void end_pause(self) noexcept nogil
     cdef void decode_rest(self) noexcept nogil
+    cdef void go_on(self) noexcept
     cdef int attach(self, Pump* pump, Line* line) except -1
     cdef int detach(self) except -1
     cdef uint64_t fetch(self, bint alone) except? 0

@@ -553,15 +553,19 @@ cdef class PumpedDecoder(FrameDecoder):
         guard.enter(self.latch, False)
         self.stepped = False
         if self.may_resume():
-            self.blocked = False
-            self.held.stop(False)
-            self.gate.admission.hold_full = self.gate.admission.hold_old = False
-            self.resuming = True
-            if self.pump != NULL:
-                self.pump.order(self.line, ORDER_LOOK)
-            else:
-                self.decode_rest()
+            self.go_on()
         return self.status()
+
+    cdef void go_on(self) noexcept:
+        """Let what waits be decoded."""
+        self.blocked = False
+        self.held.stop(False)
+        self.gate.admission.hold_full = self.gate.admission.hold_old = False
+        self.resuming = True
+        if self.pump != NULL:
+            self.pump.order(self.line, ORDER_LOOK)
+        else:
+            self.decode_rest()
 
     cdef void decode_rest(self) noexcept nogil:
         """No pump is there to do it."""
@@ -690,17 +694,18 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint wait_for(self, object timeout_s, bint whole) except -1:
         cdef Guard guard
         cdef int64_t deadline_ns = 0, now_ns
+        cdef uint64_t there
         if timeout_s is not None:
             deadline_ns = fastws_pumped_ns() + <int64_t> (timeout_s * 1e9)
         while True:
             guard.enter(self.latch, False)
             self.want = whole
-            if (
-                self.run_at != self.run_end
-                or (self.inbox.messages if whole else inbox_frames(&self.inbox))
-                or self.over
-                or self.may_resume()
-            ):
+            there = self.inbox.messages if whole else inbox_frames(&self.inbox)
+            if self.run_at == self.run_end and not there and self.may_resume():
+                # Perhaps only as somebody waits: for the end of a message that is larger than the queue.
+                self.go_on()
+                there = self.inbox.messages if whole else inbox_frames(&self.inbox)
+            if self.run_at != self.run_end or there or self.over:
                 self.want = False
                 return True
             now_ns = fastws_pumped_ns()

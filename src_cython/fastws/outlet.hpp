@@ -159,13 +159,13 @@ class Outlet {
     /* Whether what waits has crossed the high-water mark, and not yet the low one. */
     bool is_full() {
         std::lock_guard<std::mutex> lock(mutex_);
-        return is_above();
+        return is_held();
     }
 
     /* Until that isn't so, or the deadline. Call it without the GIL. */
     bool wait_drained(std::chrono::steady_clock::time_point deadline) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return changed_.wait_until(lock, deadline, [this] { return !is_above(); });
+        return changed_.wait_until(lock, deadline, [this] { return !is_held(); });
     }
 
     /* Nobody may use the descriptor any more: it may be somebody else's by then. */
@@ -195,8 +195,6 @@ class Outlet {
 
     size_t waiting() const { return tail_ - head_; }
 
-    bool is_above() const { return full_ && fd_ >= 0 && !error_; }
-
     Written put(std::unique_lock<std::mutex> &lock, const char *data, size_t length) {
         return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
@@ -208,6 +206,8 @@ class Outlet {
         }
         return put(lock, data, length);
     }
+
+    bool is_held() const { return full_ && fd_ >= 0 && !error_; }
 
     Written append(const char *data, size_t length) {
         if (error_ || ending_) return {waiting(), false, false, 0};

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from connection.net import against_peer, on_asyncio, over_loops, pair, until
-from core.streams import TEXT
+from core.streams import CONT, TEXT
 
 import fastws
 from fastws import ConcurrencyError, ConnectionClosedError, DropOldest
@@ -121,6 +121,30 @@ async def test_one_at_a_time():
         assert list(await waiting) == ["y"]
         await server.send("z")
         assert await client.recv() == "z"
+
+
+@on_asyncio
+async def test_message_larger_than_the_queue():
+    """Its fragments wait for their last one, and it for room: who waits for the message lets it in."""
+    async with against_peer("client", receive="thread", max_queue_bytes=1000) as (ws, peer):
+        received = []
+
+        def receive():
+            for batch in ws.iter_batches(timeout=10):
+                received.extend(batch)
+
+        await peer.send(TEXT, b"a" * 900, fin=False)
+        for _ in range(5):
+            await peer.send(CONT, b"b" * 900, fin=False)
+        await peer.send(CONT, b"c")
+        await until(lambda: ws.stats.paused)
+        # If it never ends, it is not to keep the process.
+        thread = threading.Thread(target=receive, daemon=True)
+        thread.start()
+        await until(lambda: received, 5)
+        assert received == ["a" * 900 + "b" * 4500 + "c"]
+        await peer.close()
+        await until(lambda: not thread.is_alive(), 5)
 
 
 @on_asyncio

@@ -160,6 +160,35 @@ def test_answers():
     assert received == ['{"op":"pong"}']
 
 
+def test_replies_wait_for_fragments():
+    """The receive thread sends them, but not between the fragments of a message (RFC 6455 5.4)."""
+    begun, answered = threading.Event(), threading.Event()
+    received: list[Any] = []
+
+    def parts(ws):
+        yield "first "
+        begun.set()
+        until(lambda: ws.stats.answered == 1)
+        yield "second"
+
+    def handler(peer):
+        assert begun.wait(10)
+        peer.send('{"op":"ping"}')
+        for message in peer:
+            received.append(message)
+            if len(received) == 3:
+                answered.set()
+
+    replies = [Reply({"/op": "ping"}, "pong")]
+    with served(handler) as uri, fastws.sync.connect(uri, replies=replies, **QUIET) as ws:
+        ws.send(parts(ws))
+        ws.send("third")
+        assert answered.wait(10)
+        stats = ws.stats
+        assert stats.messages_out == 3
+    assert received == ["first second", "pong", "third"]
+
+
 def test_heartbeat_waits_for_fragments():
     received: list[Any] = []
 
