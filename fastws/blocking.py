@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
@@ -19,10 +19,15 @@ _LOOK_S = 1.0
 
 
 class BatchIterator(Iterator[Batch]):
-    """What `Connection.iter_batches` gives; it can be continued after a `TimeoutError`."""
+    """What ``iter_batches()`` of connections gives; it can be continued after a `TimeoutError`."""
 
-    def __init__(self, connection: Blocking, max_messages: int | None, timeout: float | None) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        receive: Callable[[int | None, float | None], Batch],
+        max_messages: int | None,
+        timeout: float | None,
+    ) -> None:
+        self._receive = receive
         self._max_messages = max_messages
         self._timeout = timeout
 
@@ -31,7 +36,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         try:
-            return self._connection._next_batch(self._max_messages, self._timeout)
+            return self._receive(self._max_messages, self._timeout)
         except ConnectionClosedOK:
             raise StopIteration from None
 
@@ -69,7 +74,7 @@ class Blocking(Receiving):
             raise ValueError(f"timeout is {timeout}, must be positive or zero")
         if not isinstance(self._decoder, PumpedDecoder):
             raise RuntimeError('iter_batches() needs a connection with receive="thread"; here the event loop receives')
-        return BatchIterator(self, max_messages, timeout)
+        return BatchIterator(self._next_batch, max_messages, timeout)
 
     def _next_batch(self, max_messages: int | None, timeout: float | None) -> Batch:
         decoder, turn = self._decoder, self._turn

@@ -13,7 +13,8 @@ from websockets.typing import PathLike
 
 from ..connection import MaxQueue
 from ..options import merged_signature, take_options
-from .connection import ClientConnection, take_sync_options
+from .connection import ClientConnection
+from .opening import take_sync_options
 
 __all__ = ["ClientConnection", "connect", "reconnect", "unix_connect", "unix_reconnect"]
 

@@ -24,7 +24,7 @@ from .outbox import Outbox
 from .sockets import SocketTransport
 
 if TYPE_CHECKING:
-    from .connection import ClientConnection
+    from .opening import Opening
 
 __all__ = ["Control"]
 
@@ -71,7 +71,7 @@ class Control(AsyncioConnection):
         kwargs: As `fastws.ClientConnection` takes them.
     """
 
-    def __init__(self, owner: ClientConnection, background: Background, **kwargs: Any) -> None:
+    def __init__(self, owner: Opening, background: Background, **kwargs: Any) -> None:
         protocol: ClientProtocol = owner.protocol
         super().__init__(protocol, **kwargs)
         # Log entries are of the connection that users know.
