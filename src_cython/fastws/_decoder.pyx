@@ -51,6 +51,7 @@ from ._admission cimport (
     losses_of,
 )
 from ._batch cimport Batch, batch_new, make_object
+from ._clock cimport monotonic_ns, wall_ns
 from ._header cimport Header, header_parse
 from ._inbox cimport (
     FLAG_ASCII,
@@ -115,22 +116,6 @@ from ._wire cimport (
 
 from fastws import wire
 from fastws.overflow import Figures
-
-cdef extern from *:
-    """
-    #include <chrono>
-    /* The clock of time.monotonic_ns() wherever steady_clock is CLOCK_MONOTONIC (glibc, musl, libc++). */
-    static inline int64_t fastws_now_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::steady_clock::now().time_since_epoch()).count();
-    }
-    static inline int64_t fastws_wall_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::system_clock::now().time_since_epoch()).count();
-    }
-    """
-    int64_t fastws_now_ns() noexcept nogil
-    int64_t fastws_wall_ns() noexcept nogil
 
 cdef enum:
     # Taking the GIL back from a busy thread can cost a switch interval (5 ms): keep it for what takes microseconds.
@@ -261,7 +246,7 @@ cdef class FrameDecoder:
         cdef size_t offset = 0, nbytes
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
-        self.received_ns = fastws_now_ns()
+        self.received_ns = monotonic_ns()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
             self.stepped = False
@@ -322,7 +307,7 @@ cdef class FrameDecoder:
 
     cdef void note_read(self, size_t nbytes) noexcept nogil:
         """A step begins; the size of the next segment follows what reads bring."""
-        self.received_ns = fastws_now_ns()
+        self.received_ns = monotonic_ns()
         self.stepped = False
         if nbytes and nbytes == self.lent:
             self.small_reads = 0
@@ -401,7 +386,7 @@ cdef class FrameDecoder:
         self.bytes_in += nbytes
         self.lent = 0
         if self.gate.admission.time_value >= 0 and nbytes:
-            self.gate.admission.wall_ns = fastws_wall_ns()
+            self.gate.admission.wall_ns = wall_ns()
         if self.segment == NULL:
             return False
         self.filled += nbytes
@@ -477,7 +462,7 @@ cdef class FrameDecoder:
         if not self.admits:
             return inbox_is_low(&self.inbox) or (self.want and self.inbox.messages == 0)
         return (not admission.hold_full or inbox_is_low(&self.inbox)) and (
-            not admission.hold_old or not admission_is_old(admission, &self.inbox, fastws_now_ns())
+            not admission.hold_old or not admission_is_old(admission, &self.inbox, monotonic_ns())
         )
 
     # Decoding
@@ -785,7 +770,7 @@ cdef class FrameDecoder:
             self.note_high_water()
             return 0
         if admission.max_age_ns:
-            now_ns = fastws_now_ns()
+            now_ns = monotonic_ns()
             admission_expire(admission, &self.inbox, now_ns)
         if admission_is_full(&self.inbox, length) or admission_is_old(admission, &self.inbox, now_ns):
             admission_shed(admission, &self.inbox, length, now_ns)
@@ -886,7 +871,7 @@ cdef class FrameDecoder:
     cdef void expire(self) noexcept nogil:
         """Before delivery: messages that became too old meanwhile, as far as they may be lost."""
         if self.gate.admission.max_age_ns:
-            admission_expire_head(&self.gate.admission, &self.inbox, fastws_now_ns())
+            admission_expire_head(&self.gate.admission, &self.inbox, monotonic_ns())
 
     cdef void scan_ahead(self) noexcept nogil:
         """Find the pings and pongs that lie behind the place where decoding stopped.

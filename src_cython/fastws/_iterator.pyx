@@ -8,6 +8,7 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int64_t, uint64_t
 
 from ._batch cimport Batch, make_object
+from ._clock cimport monotonic_ns
 from ._decoder cimport FrameDecoder
 from ._histogram cimport (
     Histogram,
@@ -19,11 +20,6 @@ from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
 
 cdef extern from *:
     """
-    #include <chrono>
-    static inline int64_t fastws_turn_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::steady_clock::now().time_since_epoch()).count();
-    }
     typedef int (*fastws_send)(PyObject *, PyObject *, PyObject **);
     /* With am_send, the interpreter (3.10, 3.11, and where it asks PyIter_Send) takes a value without StopIteration. */
     static inline void fastws_set_am_send(PyObject *type, fastws_send send) {
@@ -33,7 +29,6 @@ cdef extern from *:
         return (int)PyIter_Send(iter, value, result);
     }
     """
-    int64_t fastws_turn_ns() noexcept nogil
     ctypedef int (*fastws_send)(PyObject*, PyObject*, PyObject**) except -1
     void fastws_set_am_send(PyObject* type, fastws_send send)
     int fastws_iter_send(PyObject* iterator, PyObject* value, PyObject** result) except -1
@@ -108,7 +103,7 @@ cdef class Turn:
         return self.look()
 
     cdef bint look(self) noexcept:
-        cdef int64_t now = fastws_turn_ns()
+        cdef int64_t now = monotonic_ns()
         cdef int64_t head_ns
         self.processed(now)
         if self.ends_ns == 0:
@@ -142,7 +137,7 @@ cdef class Turn:
     cdef void stop(self) noexcept:
         """The consumer waits, or the loop has its turn: that isn't processing."""
         if self.handed_ns:
-            self.processed(fastws_turn_ns())
+            self.processed(monotonic_ns())
             self.handed_ns = 0
 
     cdef bint rouse(self) except -1:
@@ -184,7 +179,7 @@ cdef class Turn:
         if rest < 0:
             return
         self.left = self.left - <uint64_t> rest if self.left > <uint64_t> rest else 0
-        now = fastws_turn_ns()
+        now = monotonic_ns()
         while i <= rest:
             histogram_add(&self.waits, now - batch.record(i).received_ns, min(step, rest + 1 - i))
             i += step

@@ -15,6 +15,7 @@ from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
 
+from ._clock cimport monotonic_ns
 from ._pumped cimport (
     ORDER_ABORT,
     ORDER_CLOSE,
@@ -39,13 +40,8 @@ cdef extern from *:
     #endif
         return copy < 0 ? -errno : copy;
     }
-    static inline int64_t fastws_pump_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::steady_clock::now().time_since_epoch()).count();
-    }
     static inline bool fastws_wait_drained(fastws::Line *line, int64_t deadline_ns) {
-        return line->outlet.wait_drained(std::chrono::steady_clock::time_point(
-            std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(deadline_ns))));
+        return line->outlet.wait_drained(fastws::monotonic_time(deadline_ns));
     }
     static inline int fastws_error_of(fastws::Line *line) { return line->error.load(); }
     static inline void fastws_set_error(fastws::Line *line, int error) { line->error.store(error); }
@@ -105,7 +101,6 @@ cdef extern from *:
     """
     size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
     int fastws_adopt_fd(int fd) noexcept
-    int64_t fastws_pump_ns() noexcept nogil
     bint fastws_wait_drained(Line* line, int64_t deadline_ns) noexcept nogil
     int fastws_error_of(Line* line) noexcept
     void fastws_set_error(Line* line, int error) noexcept
@@ -285,16 +280,16 @@ cdef class PumpSocket:
         cdef bint drained
         self.check()
         if timeout_s is not None:
-            deadline_ns = fastws_pump_ns() + <int64_t> (timeout_s * 1e9)
+            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
         while True:
-            until_ns = fastws_pump_ns() + SLEEP_MAX_NS
+            until_ns = monotonic_ns() + SLEEP_MAX_NS
             if timeout_s is not None and deadline_ns < until_ns:
                 until_ns = deadline_ns
             with nogil:
                 drained = fastws_wait_drained(self.line, until_ns)
             if drained:
                 return True
-            if timeout_s is not None and fastws_pump_ns() >= deadline_ns:
+            if timeout_s is not None and monotonic_ns() >= deadline_ns:
                 return False
             PyErr_CheckSignals()
 

@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
 from ._batch cimport Batch, batch_new, make_object
+from ._clock cimport monotonic_ns
 from ._decoder cimport CONTROL_HEAD, FrameDecoder
 from ._header cimport header_format
 from ._inbox cimport (
@@ -46,11 +47,6 @@ from ._wire cimport (
 
 cdef extern from *:
     """
-    #include <chrono>
-    static inline int64_t fastws_pumped_ns() {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(
-            std::chrono::steady_clock::now().time_since_epoch()).count();
-    }
     /* Bytes, 0 at the end of the stream, -EAGAIN if there is nothing now, or another negative errno. */
     static inline ssize_t fastws_receive(fastws::Line *line, void *data, size_t size) {
         if (fastws::Tls *tls = line->outlet.tls()) return tls->read((char *)data, size, &line->more);
@@ -65,7 +61,6 @@ cdef extern from *:
         if (line->reports) line->reports->add(line, report);
     }
     """
-    int64_t fastws_pumped_ns() noexcept nogil
     ssize_t fastws_receive(Line* line, void* data, size_t size) noexcept nogil
     void fastws_set_error(Line* line, int error) noexcept nogil
     void fastws_report(Line* line, uint32_t report) noexcept nogil
@@ -276,7 +271,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int64_t delay_ns
         if self.pongs.size:
             written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, self.pongs.last, &sent)
-            delay_ns = fastws_pumped_ns() - self.received_ns
+            delay_ns = monotonic_ns() - self.received_ns
             first = written.first
             if sent and not written.error:
                 self.latch.enter()
@@ -298,13 +293,13 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef void note_pause(self) noexcept nogil:
         if not self.paused_since_ns:
-            self.paused_since_ns = fastws_pumped_ns()
+            self.paused_since_ns = monotonic_ns()
             self.pauses += 1
 
     cdef void end_pause(self) noexcept nogil:
         cdef int64_t paused_ns
         if self.paused_since_ns:
-            paused_ns = fastws_pumped_ns() - self.paused_since_ns
+            paused_ns = monotonic_ns() - self.paused_since_ns
             self.paused_ns += paused_ns
             if paused_ns > self.pause_max_ns:
                 self.pause_max_ns = paused_ns
@@ -696,7 +691,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int64_t deadline_ns = 0, now_ns
         cdef uint64_t there
         if timeout_s is not None:
-            deadline_ns = fastws_pumped_ns() + <int64_t> (timeout_s * 1e9)
+            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
         while True:
             guard.enter(self.latch, False)
             self.want = whole
@@ -708,7 +703,7 @@ cdef class PumpedDecoder(FrameDecoder):
             if self.run_at != self.run_end or there or self.over:
                 self.want = False
                 return True
-            now_ns = fastws_pumped_ns()
+            now_ns = monotonic_ns()
             if timeout_s is not None and now_ns >= deadline_ns:
                 self.want = False
                 return False
@@ -755,5 +750,5 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int64_t running_ns = 0
         guard.enter(self.latch, False)
         if self.paused_since_ns:
-            running_ns = fastws_pumped_ns() - self.paused_since_ns
+            running_ns = monotonic_ns() - self.paused_since_ns
         return self.pauses, self.paused_since_ns != 0, self.paused_ns + running_ns, max(self.pause_max_ns, running_ns)

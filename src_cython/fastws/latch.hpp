@@ -26,6 +26,8 @@
 #include <unistd.h>
 #endif
 
+#include "clock.hpp"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -221,11 +223,9 @@ class Guard {
 
     /* Give the GIL up and sleep until somebody awakens us, or the deadline. */
     void sleep_until(int64_t deadline_ns) {
-        std::chrono::steady_clock::time_point deadline{
-            std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(deadline_ns))};
         Latch *latch = latch_;
         PyThreadState *state = PyEval_SaveThread();
-        latch->sleep_until(deadline);
+        latch->sleep_until(monotonic_time(deadline_ns));
         latch->leave();
         /* A thread of an interpreter that has ended comes no further (up to 3.13 it unwinds from here). */
         latch_ = nullptr;
