@@ -142,7 +142,7 @@ class Security:
             raise
 
 
-_nothing: tuple[socket.socket, socket.socket] | None = None
+_nothing: tuple[int, int] | None = None
 _unreachable: str | None = None
 
 
@@ -154,8 +154,10 @@ def _divert(fd: int) -> None:
     """
     global _nothing
     if _nothing is None:
-        _nothing = socket.socketpair()
-    os.dup2(_nothing[0].fileno(), fd, inheritable=False)
+        # Both are kept for as long as there is this process.
+        ours, theirs = socket.socketpair()
+        _nothing = ours.detach(), theirs.detach()
+    os.dup2(_nothing[0], fd, inheritable=False)
 
 
 def unreachable() -> str | None:

@@ -4,7 +4,7 @@ python -m benchmarks.blocked [--part PART ...] [--seconds 10] [--rounds 3] [--lo
 
 - ``blocked``: the loop is blocked for so many seconds, by sleeping, by computing in Python, and by a C function that
   keeps the GIL. The peer pings every 50 ms and hangs up when a pong is missing for a third of the time.
-- ``computing``: throughput beside a thread of Python that computes all the time.
+- ``computing``: throughput beside a thread of Python that computes all the time, of a flood and of a steady feed.
 - ``burst``: what a message costs, counted and worked on (``json.loads``), one by one and in batches.
 - ``wakeups``: how long a message is under way to a consumer that waits for it.
 - ``many``: 1,000 connections with a message per second each, beside a flood on another one; memory of an idle one.
@@ -25,6 +25,8 @@ from typing import Any
 from .contenders import CONTENDERS
 
 PERIOD_MS = 50
+PACED = 1_000_000
+"""Messages per second."""
 HOWS = {"sleep": "`time.sleep`", "compute": "pure Python", "hold": "C with the GIL"}
 OURS = ("fastws-thread", "fastws-loop")
 
@@ -120,8 +122,8 @@ def ways(args: argparse.Namespace) -> list[tuple[str, bool, str]]:
 
 def part_computing(args: argparse.Namespace, peer: Peer) -> None:
     rows = []
-    url = peer.url("flood", ms=2000)
-    for works in (False, True):
+    flood, paced = peer.url("flood", ms=2000), peer.url("paced", ms=2000, rate=PACED)
+    for url, works in ((flood, False), (flood, True), (paced, False)):
         for contender, batches, title in ways(args):
             rates: dict[bool, list[float]] = {False: [], True: []}
             for _ in range(args.rounds):
@@ -129,7 +131,7 @@ def part_computing(args: argparse.Namespace, peer: Peer) -> None:
                     result = received(args, contender, batches, url=url, computing=computing, works=works)
                     rates[computing].append(result["count"] / result["wall_ns"] * 1e9)
             alone, beside = (statistics.median(rates[computing]) for computing in (False, True))
-            what = "`json.loads` of each" if works else "counts"
+            what = "`json.loads` of each" if works else "counts" if url == flood else f"counts, {PACED:,} are sent"
             rows.append((what, title, f"{alone:,.0f}", f"{beside:,.0f}", f"{beside / alone:.0%}"))
     table(
         "Messages per second of 150 bytes, alone and beside a thread that computes all the time",

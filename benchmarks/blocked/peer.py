@@ -5,6 +5,7 @@ What it does with a connection stands in the request's path, and begins with the
 - ``/pings?period_ms=50&cutoff_ms=N``: pings, and notes when each pong comes, until a second message, the end, or until
   a pong is missing for so long: then it hangs up, as servers do.
 - ``/flood?ms=N``: trades as fast as TCP takes them, then a close frame. ``/burst?blocks=N``: so many blocks of them.
+- ``/paced?rate=N&ms=T``: so many trades per second, every 5 ms a share of them, then a close frame.
 - ``/ticks?count=N``: messages with ``time.monotonic_ns()`` after random pauses of 1 to 5 ms, then a close frame.
 - ``/idle``, then ``/trickle?connections=N&ms=T``: each of so many idle ones gets a message a second with the time.
 
@@ -27,7 +28,8 @@ from benchmarks.loops.frames import Stream, frame
 from benchmarks.loops.source import WRITE_BYTES, Peer, end_with_stdin
 
 BLOCK = 20_000
-PING, PONG = 0x9, 0xA
+TEXT, PING, PONG = 0x1, 0x9, 0xA
+PACE_MS = 5
 
 
 class Venue:
@@ -104,6 +106,17 @@ class Venue:
         for _ in range(peer.query["blocks"]):
             for piece in self.pieces:
                 peer.connection.sendall(piece)
+        peer.close()
+
+    def paced(self, peer: Peer) -> None:
+        size = peer.query["rate"] * PACE_MS // 1000
+        frames = [frame(trade.encode(), opcode=TEXT) for trade in messages.trades(BLOCK)]
+        shares = [b"".join(frames[start : start + size]) for start in range(0, BLOCK - size + 1, size)]
+        peer.frame()
+        begun = time.perf_counter()
+        for i in range(peer.query["ms"] // PACE_MS):
+            time.sleep(max(0.0, begun + i * PACE_MS / 1e3 - time.perf_counter()))
+            peer.connection.sendall(shares[i % len(shares)])
         peer.close()
 
     def ticks(self, peer: Peer) -> None:

@@ -47,7 +47,9 @@ def descriptors() -> int:
 def run(program: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """A program in a process of its own, with a server that it may connect to at ``uri``."""
     with served(echo) as uri:
-        text = f"import fastws.sync\nuri = {uri!r}\n" + textwrap.dedent(program)
+        # Whoever runs the tests in the background may have them ignore SIGINT, which is inherited.
+        head = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        text = f"{head}import fastws.sync\nuri = {uri!r}\n" + textwrap.dedent(program)
         return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=30, **kwargs)
 
 
