@@ -63,11 +63,9 @@ STATUS = Path("/proc/self/statm")
 
 @pytest.fixture(autouse=True)
 def _only_what_is_new():
-    """Collections look at objects made from here on only, which makes them quick."""
+    """Collections look at objects made from here on only, which makes them quick; see tests/conftest.py."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclasses.dataclass(frozen=True)
