@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import itertools
+import itertools
 import logging
 import re
 
@@ -253,12 +254,22 @@ async def log_against_peer(package, side, scenario, **options):
     return log.entries
 
 
+def is_data_received(entry):
+    return re.match("< (TEXT|BINARY|CONT)", entry[1]) is not None
+
+
 @on_asyncio
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-async def test_against_peers(side, scenario):
+async def test_against_peers(side, scenario, receive):
     expected = await log_against_peer("websockets", side, scenario)
     assert ("DEBUG", "= connection is CLOSED") in expected
-    assert await log_against_peer("fastws", side, scenario) == expected
+    ours = await log_against_peer("fastws", side, scenario)
+    if receive == "thread":
+        # What has come when the loop gets to it: data frames in their order, all else in its.
+        assert [*filter(is_data_received, ours)] == [*filter(is_data_received, expected)]
+        assert [*itertools.filterfalse(is_data_received, ours)] == [*itertools.filterfalse(is_data_received, expected)]
+    else:
+        assert ours == expected
 
 
 FINE = (TEXT, b"fine", {})
