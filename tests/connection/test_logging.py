@@ -6,7 +6,6 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import itertools
 import logging
 import re
 
