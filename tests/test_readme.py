@@ -173,12 +173,18 @@ def test_ci_runs_the_test_command(tmp_path):
     steps = [" ".join(shlex.split(step)) for step in command.split(" && ")]
     status, calls = ci_calls(tmp_path / "passes", failing="nothing of this kind")
     assert status == 0
-    assert calls[: len(steps)] == steps
-    assert calls[len(steps)] == ".venv/bin/pip install -e .[lint]"
+    # Lint and types run beside the tests.
+    assert calls[:2] == steps[:2]
+    assert calls.count(steps[2]) == 1
+    lint = [call.partition(" ")[0].removeprefix(".venv/bin/") for call in calls[2:] if call != steps[2]]
+    assert lint == ["python", "pip", "ruff", "ruff", "cython-lint", "mypy", "python"]
     for number, step in enumerate(steps, 1):
         status, calls = ci_calls(tmp_path / f"fails-{number}", failing=step.partition(" ")[2].replace(".venv", ""))
         assert status != 0
-        assert calls == steps[:number]
+        assert calls[:number] == steps[:number] if number < 3 else step in calls
+        assert number == 3 or len(calls) == number
+    for failing in ("format --check", "src_cython", "mypy.stubtest"):
+        assert ci_calls(tmp_path / f"fails-{failing}", failing)[0] != 0
 
 
 # What is named

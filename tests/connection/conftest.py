@@ -18,13 +18,14 @@ RECEIVERS = ["loop", "thread"] if fastws.IMPLEMENTATION == "compiled" else ["loo
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Some tests are about the loop itself.
 
-    A receive thread with uvloop differs from one with asyncio in how the loop is woken, which tests/pump tries on both:
-    here, FASTWS_TEST_ALL=1 does.
+    A receive thread with uvloop differs from one with asyncio in how the loop is woken, and one with TLS in where bytes
+    come from, which tests/pump tries: here, FASTWS_TEST_ALL=1 does.
     """
     kept, dropped = [], []
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        in_loop = item.get_closest_marker("loop_receives") or (parameters.get("loop_name") == "uvloop" and not ALL)
+        elsewhere = parameters.get("loop_name") == "uvloop" or "tls" in parameters.values()
+        in_loop = item.get_closest_marker("loop_receives") or (elsewhere and not ALL)
         (dropped if parameters.get("receive") == "thread" and in_loop else kept).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
