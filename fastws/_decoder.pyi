@@ -1,10 +1,9 @@
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import Buffer
 
 from ._batch import Batch
 from ._decoding import Decoding
 from .wire import Status
 
-@disjoint_base
 class FrameDecoder(Decoding):
     """Bytes in; messages, batches and control frames out (RFC 6455 section 5 and 6.2, RFC 7692). Knows no socket.
 
