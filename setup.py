@@ -95,6 +95,8 @@ def extensions() -> list[Extension]:
             "initializedcheck": False,
             "cdivision": True,
             "embedsignature": False,
+            # See src_cython/fastws/section.hpp.
+            "freethreading_compatible": True,
         },
     )
 

@@ -29,15 +29,13 @@ _STEP, _END, _DRAINED, _GONE = 1, 2, 4, 8
 _HIGH = 64 * 1024
 """Default of asyncio for bytes that wait before writing pauses."""
 
-_default: Pump | None = None
+_default: dict[str, Pump] = {}
+"""None or one. Threads may ask for it at the same time, and a lock would have to know of forks."""
 
 
 def default_pump() -> Pump:
     """The pump that all connections of this process share, but for those with one of their own."""
-    global _default
-    if _default is None:
-        _default = Pump()
-    return _default
+    return _default.get("pump") or _default.setdefault("pump", Pump())
 
 
 _Hubs: TypeAlias = "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[LoopHub]]"

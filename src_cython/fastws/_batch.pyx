@@ -11,6 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from ._inbox cimport FLAG_TEXT, FLAG_WHOLE, Record
+from ._section cimport Section
 from ._segment cimport Segment, segment_hold, segment_new, segment_release
 
 from fastws import pickled
@@ -41,6 +42,8 @@ cdef class BatchIterator:
 
     def __next__(self):
         cdef Record* record
+        cdef Section section
+        section.enter(self)
         if self.index >= self.batch.length:
             raise StopIteration
         record = self.batch.record(self.index)

@@ -3,6 +3,8 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
+from ._section cimport Claim
+
 cdef extern from *:
     """
     #ifndef FASTWS_COROUTINE
@@ -32,12 +34,17 @@ cdef class Coroutine:
     cdef object connection, argument, option
     cdef object waiting         # the iterator that waits for us, where there is something to wait for
     cdef bint begun
+    cdef Claim running          # by the thread that runs us: all else belongs to it
 
     cdef int begin(self, PyObject** result) except -1
     cdef int woken(self, PyObject** result) except -1
     cdef void abandoned(self)
+    cdef int claim(self) except -1
     cdef int step(self, PyObject* value, PyObject** result) except -1
+    cdef int advance(self, PyObject* value, PyObject** result) except -1
     cdef object run(self, PyObject* value)
+    cdef object thrown(self, object typ, object val, object tb)
+    cdef int stop(self) except -1
 
 
 cdef inline int coroutine_step(PyObject* coroutine, PyObject* value, PyObject** result) except -1:

@@ -33,7 +33,19 @@ cdef class Coroutine:
     cdef void abandoned(self):
         """``waiting`` has raised, or is not to wait any more."""
 
+    cdef int claim(self) except -1:
+        if not self.running.take():
+            raise ValueError("coroutine already executing")
+        return 0
+
     cdef int step(self, PyObject* value, PyObject** result) except -1:
+        self.claim()
+        try:
+            return self.advance(value, result)
+        finally:
+            self.running.give()
+
+    cdef int advance(self, PyObject* value, PyObject** result) except -1:
         cdef int status
         if not self.begun:
             if value != <PyObject*> None:
@@ -60,7 +72,7 @@ cdef class Coroutine:
             value = <PyObject*> None
 
     def __await__(self):
-        if self.waiting is not None:
+        if self.cr_await is not None or self.running.is_taken():
             raise RuntimeError("coroutine is being awaited already")
         return self
 
@@ -93,11 +105,18 @@ cdef class Coroutine:
 
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits. If it wasn't begun, nothing is done."""
-        waiting = self.waiting
+        self.claim()
+        try:
+            return self.thrown(typ, val, tb)
+        finally:
+            self.running.give()
+
+    cdef object thrown(self, object typ, object val, object tb):
+        cdef object waiting = self.waiting
         if waiting is None:
             if self.begun:
                 raise RuntimeError("cannot reuse already awaited coroutine")
-            self.close()
+            self.stop()
             if isinstance(typ, BaseException):
                 raise typ
             if val is None:
@@ -114,6 +133,13 @@ cdef class Coroutine:
 
     def close(self):
         """Stop waiting. If it wasn't begun, nothing is done."""
+        self.claim()
+        try:
+            self.stop()
+        finally:
+            self.running.give()
+
+    cdef int stop(self) except -1:
         self.begun = True
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
@@ -121,6 +147,7 @@ cdef class Coroutine:
                 waiting.close()
             self.abandoned()
         self.connection = self.argument = self.option = None
+        return 0
 
     def __dealloc__(self):
         if not self.begun:
@@ -131,7 +158,11 @@ cdef class Coroutine:
 
     @property
     def cr_await(self):
-        return self.waiting
+        cdef object waiting = None
+        if self.running.take():
+            waiting = self.waiting
+            self.running.give()
+        return waiting
 
     @property
     def cr_frame(self):
@@ -139,4 +170,4 @@ cdef class Coroutine:
 
     @property
     def cr_running(self):
-        return False
+        return self.running.is_taken()

@@ -7,11 +7,13 @@ from ._inbox cimport Record
 cdef class FrameDecoder(Decoding):
     cdef void* lend_memory(self, size_t* size) except NULL
     cdef object lend(self, Py_ssize_t sizehint)
+    cdef int prepare(self, Py_ssize_t sizehint) except -1
     cdef int updated(self, Py_ssize_t nbytes) except -1
     cdef void note_read(self, size_t nbytes) noexcept nogil
     cdef int reserve(self, size_t wanted) noexcept nogil
     cdef bint received(self, size_t nbytes) noexcept nogil
     cdef void advance(self, size_t nbytes) noexcept
+    cdef int resumed(self) except -1
     cdef uint64_t ready(self) except? 0
     cdef int64_t head_ns(self) noexcept
     cdef bint can_resume(self) except -1

@@ -38,6 +38,7 @@ from ._inbox cimport (
     inbox_settle,
 )
 from ._latch cimport Guard
+from ._section cimport Section
 from ._segment cimport (
     Segment,
     segment_class_capacity,
@@ -100,7 +101,7 @@ cdef class FrameDecoder(Decoding):
         cdef Py_buffer buffer
         cdef size_t offset = 0, nbytes
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.received_ns = monotonic_ns()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
@@ -143,14 +144,18 @@ cdef class FrameDecoder(Decoding):
         return self.segment.data + self.filled
 
     cdef object lend(self, Py_ssize_t sizehint):
+        self.prepare(sizehint)
+        return PyMemoryView_FromObject(self)
+
+    cdef int prepare(self, Py_ssize_t sizehint) except -1:
         cdef size_t wanted = 0
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         if self.hinted and sizehint > 0:
             wanted = min(<size_t> sizehint + RECORD_MAX, <size_t> HINT_MAX)
         if self.reserve(wanted) < 0:
             raise MemoryError("no memory for received bytes")
-        return PyMemoryView_FromObject(self)
+        return 0
 
     def buffer_updated(self, Py_ssize_t nbytes, /):
         """Decode ``nbytes`` that were written to the start of the memory that ``get_buffer`` returned last.
@@ -158,6 +163,8 @@ cdef class FrameDecoder(Decoding):
         Raises:
             ValueError: If ``nbytes`` is negative or more than was lent.
         """
+        cdef Section section
+        section.enter(self)
         return self.updated(nbytes)
 
     cdef int updated(self, Py_ssize_t nbytes) except -1:
@@ -185,6 +192,8 @@ cdef class FrameDecoder(Decoding):
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         """The free end of the segment; used through ``get_buffer``."""
+        cdef Section section
+        section.enter(self)
         if self.segment == NULL:
             raise BufferError("nothing is lent: call get_buffer()")
         PyBuffer_FillInfo(buffer, self, self.segment.data + self.filled, self.lent, 0, flags)
@@ -194,6 +203,8 @@ cdef class FrameDecoder(Decoding):
 
     def __releasebuffer__(self, Py_buffer* buffer):
         cdef Segment* segment = <Segment*> buffer.internal
+        cdef Section section
+        section.enter(self)
         segment.pins -= 1
         segment_release(segment, 1)
 
@@ -257,18 +268,28 @@ cdef class FrameDecoder(Decoding):
         """``nbytes`` more are there: decode them."""
         if not self.received(nbytes):
             return
-        if nbytes >= NOGIL_MIN and self.latch == NULL:
+        if self.latch != NULL:
+            self.decode()
+        elif nbytes >= NOGIL_MIN:
             self.decoding = True
             with nogil:
                 self.decode()
             self.decoding = False
         else:
+            # Functions for keys are Python code, which others may come in between.
+            self.decoding = self.asks
             self.decode()
+            self.decoding = False
         self.note_high_water()
         self.settle()
 
     def resume(self):
         """Go on decoding what is left, if the queue is at or below its low-water marks; else still ``BLOCKED``."""
+        cdef Section section
+        section.enter(self)
+        return self.resumed()
+
+    cdef int resumed(self) except -1:
         cdef Guard guard
         guard.enter(self.latch, self.decoding)
         self.stepped = False
@@ -287,7 +308,7 @@ cdef class FrameDecoder(Decoding):
         """Nothing more will come. A close frame behind the place where decoding stopped is found now, as nobody may be
         left to answer it later; the messages before it stay receivable."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.stepped = False
         self.at_end = True
         self.lent = 0
@@ -309,6 +330,8 @@ cdef class FrameDecoder(Decoding):
         Raises:
             UnicodeDecodeError: If ``decode`` is True and a binary message isn't UTF-8; the message is consumed.
         """
+        cdef Section section
+        section.enter(self)
         return self.pop_message(decode)
 
     cdef uint64_t ready(self) except? 0:
@@ -399,7 +422,7 @@ cdef class FrameDecoder(Decoding):
     def pop_fragment(self):
         """Take the next data frame as (opcode, fin, payload), decompressed; None if there is none."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         return self.take_fragment()
 
     cdef object take_fragment(self):
@@ -422,7 +445,7 @@ cdef class FrameDecoder(Decoding):
         cdef Batch batch
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         taken = self.move_out(unlimited(max_messages), &records)
         told = taken and self.unreported(lost)
         guard.leave()
@@ -534,7 +557,7 @@ cdef class FrameDecoder(Decoding):
     def unlogged(self):
         """The queued data frames that came since the last call, as `pop_fragment` gives them; they stay queued."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         return self.take_unlogged()
 
     cdef list take_unlogged(self):
@@ -549,7 +572,7 @@ cdef class FrameDecoder(Decoding):
     def clear(self):
         """Throw away the queued messages."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages
         inbox_clear(&self.inbox)
 
@@ -562,7 +585,7 @@ cdef class FrameDecoder(Decoding):
         cdef int64_t received_ns
         cdef uint8_t* control
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         while position < self.control_size:
             control = self.control + position
             memcpy(&received_ns, control + 2, sizeof(int64_t))

@@ -20,5 +20,5 @@ cdef class FrameEncoder:
 
     cdef bytes frame(self, int opcode, object data, bint fin)
     cdef int compress(self, int opcode, Source* source, bint fin) except -1
-    cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source) except 0
+    cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source, const uint8_t* key) noexcept
     cdef void settle(self) noexcept

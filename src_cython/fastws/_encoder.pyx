@@ -24,6 +24,7 @@ from ._inflate cimport (
     deflater_run,
 )
 from ._mask cimport mask_into
+from ._section cimport Section
 from ._wire cimport BINARY, CLOSE, CONT, MAX_CONTROL, MAX_HEADER, PONG, TEXT
 
 cdef extern from "Python.h":
@@ -31,29 +32,45 @@ cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
 
-# Masking keys come from the operating system's CSPRNG (RFC 6455 5.3, 10.3), many at a time.
-cdef enum:
-    KEYS_BYTES = 4096
-    SCRATCH_KEEP = 64 * 1024    # compression scratch that an idle encoder keeps
+cdef extern from *:
+    """
+    #include <cstdint>
+    #include "section.hpp"
+    struct fastws_keys {
+        uint8_t bytes[4096];
+        size_t left;
+    };
+    static FASTWS_OF_THREAD fastws_keys fastws_keys_here;
+    static inline fastws_keys *fastws_get_keys() { return &fastws_keys_here; }
+    """
+    ctypedef struct fastws_keys:
+        uint8_t[4096] bytes
+        size_t left
+    fastws_keys* fastws_get_keys() noexcept
 
-cdef bytes keys = b""
-cdef Py_ssize_t keys_used = 0
+cdef enum:
+    SCRATCH_KEEP = 64 * 1024    # compression scratch that an idle encoder keeps
 
 
 cdef int next_key(uint8_t* key) except -1:
-    global keys, keys_used
-    if keys_used + 4 > len(keys):
-        keys = os.urandom(KEYS_BYTES)
-        keys_used = 0
-    memcpy(key, <const uint8_t*> PyBytes_AS_STRING(keys) + keys_used, 4)
-    keys_used += 4
+    """Masking keys come from the operating system's CSPRNG (RFC 6455 5.3, 10.3), many at a time.
+
+    Of the thread where there is no GIL. To fill it gives the GIL up, or the section.
+    """
+    cdef fastws_keys* keys = fastws_get_keys()
+    cdef bytes fresh
+    if keys.left < 4:
+        fresh = os.urandom(sizeof(keys.bytes))
+        memcpy(keys.bytes, PyBytes_AS_STRING(fresh), sizeof(keys.bytes))
+        keys.left = sizeof(keys.bytes)
+    keys.left -= 4
+    memcpy(key, keys.bytes + keys.left, 4)
     return 0
 
 
 def _after_fork_in_child() -> None:
-    """Parent and child must not go on with the same keys."""
-    global keys
-    keys = b""
+    """Parent and child must not go on with the same keys. No other thread has survived."""
+    fastws_get_keys().left = 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -137,6 +154,8 @@ cdef class FrameEncoder:
         cdef bytes frame
         cdef size_t size
         cdef uint8_t* target
+        cdef uint8_t[4] key
+        cdef Section section
         if opcode < 0 or opcode > PONG or BINARY < opcode < CLOSE:
             raise ValueError(f"opcode {opcode:#x} is reserved (RFC 6455 5.2)")
         source_open(&source, data)
@@ -148,15 +167,20 @@ cdef class FrameEncoder:
                     raise ValueError(
                         f"control frame payload length {source.length} > max {MAX_CONTROL} (RFC 6455 5.5)"
                     )
+            if self.masked:
+                next_key(key)
+            # From here until it is written, what is in scratch is ours.
+            section.enter(self)
             if self.deflate and opcode < CLOSE:
                 self.compress(opcode, &source, fin)
             size = header_size(source.length, self.masked) + source.length
             frame = PyBytes_FromStringAndSize(NULL, size)
             target = <uint8_t*> PyBytes_AS_STRING(frame)
-            self.write(target, opcode, fin, &source)
+            self.write(target, opcode, fin, &source, key)
+            self.settle()
+            section.leave()
         finally:
             source_close(&source)
-        self.settle()
         return frame
 
     def encode_batch(self, messages, /, text=None):
@@ -176,6 +200,8 @@ cdef class FrameEncoder:
         cdef uint8_t* grown
         cdef int opcode
         cdef bytes frames
+        cdef uint8_t[4] key
+        cdef Section section
         for item in items:
             # Before the first byte of deflate state changes: all must be encodable.
             source_open(&source, item)
@@ -191,7 +217,9 @@ cdef class FrameEncoder:
                     source_close(&source)
                     raise BufferError("a message grew while it was encoded")
                 opcode = TEXT if (source.text if text is None else text) else BINARY
-                used += self.write(target + used, opcode, True, &source)
+                if self.masked:
+                    next_key(key)
+                used += self.write(target + used, opcode, True, &source, key)
                 source_close(&source)
             return frames[:used]
         room = 0
@@ -200,6 +228,9 @@ cdef class FrameEncoder:
                 source_open(&source, item)
                 try:
                     opcode = TEXT if (source.text if text is None else text) else BINARY
+                    if self.masked:
+                        next_key(key)
+                    section.enter(self)
                     self.compress(opcode, &source, True)
                     need = used + source.length + MAX_HEADER
                     if need > room:
@@ -208,12 +239,14 @@ cdef class FrameEncoder:
                         if grown == NULL:
                             raise MemoryError(f"no memory for {room} bytes of frames")
                         target = grown
-                    used += self.write(target + used, opcode, True, &source)
+                    used += self.write(target + used, opcode, True, &source, key)
                 finally:
+                    section.leave()
                     source_close(&source)
             return PyBytes_FromStringAndSize(<char*> target, used)
         finally:
             free(target)
+            section.enter(self)
             self.settle()
 
     cdef int compress(self, int opcode, Source* source, bint fin) except -1:
@@ -238,13 +271,11 @@ cdef class FrameEncoder:
         source.length = length
         return 0
 
-    cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source) except 0:
+    cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source, const uint8_t* key) noexcept:
         """Header, key and payload; returns the bytes written."""
-        cdef uint8_t key[4]
         cdef size_t size
         cdef bint rsv1 = self.deflate and (opcode == TEXT or opcode == BINARY)
         if self.masked:
-            next_key(key)
             size = header_format(target, opcode, fin, rsv1, source.length, key)
             mask_into(target + size, source.data, source.length, key, 0)
         else:

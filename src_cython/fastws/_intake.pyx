@@ -4,6 +4,8 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from ._decoder cimport FrameDecoder
 from ._iterator cimport Turn
+from ._section cimport Section
+from ._segment cimport Segment, segment_hold, segment_release
 from ._wire cimport STATUS_MESSAGE
 
 import os
@@ -43,7 +45,7 @@ cdef class Intake:
     cdef Turn turn
     cdef size_t burst_max
     cdef bint verbose
-    cdef object transport       # whose socket is read here, or None
+    cdef object transport       # whose socket is read here, or None; of the section of the decoder
     cdef int descriptor
 
     def __init__(self, connection, FrameDecoder decoder not None, Turn turn not None, size_t burst_max, bint verbose):
@@ -59,52 +61,73 @@ cdef class Intake:
 
     def buffer_updated(self, Py_ssize_t nbytes, /):
         """So much was read: decode it, and wake who waits for it."""
-        self.updated(nbytes)
+        cdef int status
+        cdef Section section
+        section.enter(self.decoder)
+        status = self.decoder.updated(nbytes)
+        section.leave()
+        self.tell(status, nbytes)
 
     def read_for(self, transport, int descriptor, /):
         """Read the socket of one of asyncio's own transports in its stead, when the loop finds it readable.
 
         Saves most of what the transport does in Python for each read. What is rare is left to it.
         """
+        cdef Section section
+        section.enter(self.decoder)
         self.transport = transport
         self.descriptor = descriptor
+        section.leave()
         transport._read_ready_cb = self.read_ready
 
     def read_ready(self):
         """The socket is readable: stands in for the transport's own callback."""
-        cdef object transport = self.transport
+        cdef object transport
         cdef void* target
+        cdef Segment* segment
         cdef size_t size = 0
         cdef Py_ssize_t nbytes
-        cdef int error
+        cdef int error, status
+        cdef Section section
+        section.enter(self.decoder)
+        transport = self.transport
         if transport is None or transport._conn_lost:
             return
         try:
             target = self.decoder.lend_memory(&size)
         except MemoryError as exc:
+            section.leave()
             transport._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return
         if size <= WITH_GIL_MAX:
             nbytes = fastws_read_now(self.descriptor, target, size)
             error = errno
         else:
+            # Kept for the kernel, whatever others do with the decoder meanwhile.
+            segment = self.decoder.segment
+            segment_hold(segment, 1)
             with nogil:
                 nbytes = fastws_read_now(self.descriptor, target, size)
                 error = errno
+            segment_release(segment, 1)
         if nbytes > 0:
             try:
-                self.updated(nbytes)
+                status = self.decoder.updated(nbytes)
+                section.leave()
+                self.tell(status, nbytes)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
+                section.leave()
                 transport._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-        elif nbytes == 0:
+            return
+        section.leave()
+        if nbytes == 0:
             transport._read_ready__on_eof()
         elif error != EAGAIN and error != EINTR:
             transport._fatal_error(OSError(error, os.strerror(error)), "Fatal read error on socket transport")
 
-    cdef int updated(self, Py_ssize_t nbytes) except -1:
-        cdef int status = self.decoder.updated(nbytes)
+    cdef int tell(self, int status, Py_ssize_t nbytes) except -1:
         self.turn.burst += nbytes
         if self.turn.burst >= self.burst_max:
             self.turn.burst = 0
@@ -121,10 +144,14 @@ cdef class Intake:
 
     def connection_lost(self, exc, /):
         """The end of the transport."""
-        if self.transport is not None:
+        cdef object transport
+        cdef Section section
+        section.enter(self.decoder)
+        transport, self.transport = self.transport, None
+        section.leave()
+        if transport is not None:
             # Break the cycle.
-            self.transport._read_ready_cb = None
-            self.transport = None
+            transport._read_ready_cb = None
         self.connection.connection_lost(exc)
 
     def pause_writing(self):

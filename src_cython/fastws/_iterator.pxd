@@ -8,9 +8,10 @@ from ._histogram cimport Histogram
 
 @cython.final
 cdef class Turn:
+    # All of it belongs to the section of the decoder.
     cdef bint is_busy           # another coroutine is receiving
-    cdef public object waiter   # the future of who waits for a message
-    cdef readonly object consumer       # weak reference to the task that received last
+    cdef object waiting         # the future of who waits for a message
+    cdef object consuming       # weak reference to the task that received last
     cdef public size_t burst    # bytes read since somebody who waited was woken, or since the loop went round
     cdef Histogram waits, processings
     cdef int64_t handed_ns      # of the last look while the consumer has been at work; 0: it waits

@@ -17,6 +17,7 @@ from ._histogram cimport (
     histogram_quantile,
 )
 from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
+from ._section cimport Claim, Section
 
 cdef extern from *:
     """
@@ -73,6 +74,8 @@ cdef class Turn:
     """
 
     def __init__(self, FrameDecoder decoder not None, *, max_messages=1024, max_ns=5_000_000):
+        cdef Section section
+        section.enter(decoder)
         self.decoder = decoder
         self.max_messages = max_messages
         self.max_ns = max_ns
@@ -141,11 +144,36 @@ cdef class Turn:
             self.handed_ns = 0
 
     cdef bint rouse(self) except -1:
-        if self.waiter is None:
+        cdef object waiter
+        cdef Section section
+        section.enter(self.decoder)
+        waiter = self.waiting
+        section.leave()
+        if waiter is None:
             return False
-        if not self.waiter.done():
-            self.waiter.set_result(None)
+        if not waiter.done():
+            waiter.set_result(None)
         return True
+
+    @property
+    def waiter(self):
+        """The future of the coroutine that waits for a message."""
+        cdef Section section
+        section.enter(self.decoder)
+        return self.waiting
+
+    @waiter.setter
+    def waiter(self, future):
+        cdef Section section
+        section.enter(self.decoder)
+        self.waiting = future
+
+    @property
+    def consumer(self):
+        """Weak reference to the task that received last."""
+        cdef Section section
+        section.enter(self.decoder)
+        return self.consuming
 
     def wake(self):
         """Wake who waits for a message. False if nobody does."""
@@ -153,7 +181,10 @@ cdef class Turn:
 
     cdef int note(self, object task) except -1:
         # Weak, as a task keeps its frame, which keeps the connection.
-        self.consumer = None if task is None else PyWeakref_NewRef(task, None)
+        cdef object consumer = None if task is None else PyWeakref_NewRef(task, None)
+        cdef Section section
+        section.enter(self.decoder)
+        self.consuming = consumer
         return 0
 
     def note_consumer(self, task, /):
@@ -166,6 +197,8 @@ cdef class Turn:
 
     @busy.setter
     def busy(self, bint value):
+        cdef Section section
+        section.enter(self.decoder)
         if value:
             self.stop()
         self.is_busy = value
@@ -176,8 +209,10 @@ cdef class Turn:
         cdef Py_ssize_t step = rest // SAMPLES_MAX + 1
         cdef Py_ssize_t i = 1
         cdef int64_t now
+        cdef Section section
         if rest < 0:
             return
+        section.enter(self.decoder)
         self.left = self.left - <uint64_t> rest if self.left > <uint64_t> rest else 0
         now = monotonic_ns()
         while i <= rest:
@@ -190,23 +225,33 @@ cdef class Turn:
     @property
     def wait(self):
         """How long messages waited in the queue, in nanoseconds: (count, median, p99, p99.9, largest)."""
+        cdef Section section
+        section.enter(self.decoder)
         return quantiles(&self.waits)
 
     @property
     def processing(self):
         """How long the consumer took for a message, in nanoseconds: (count, median, p99, p99.9, largest)."""
+        cdef Section section
+        section.enter(self.decoder)
         return quantiles(&self.processings)
 
     def spend(self, uint64_t messages=1, /):
         """Count messages handed out; True if it's the loop's turn now (the caller then suspends and renews)."""
+        cdef Section section
+        section.enter(self.decoder)
         return self.count(messages)
 
     def renew(self):
         """A new turn begins: the loop has run."""
+        cdef Section section
+        section.enter(self.decoder)
         self.begin()
 
     def claim(self):
         """Set ``busy`` for a thread that receives; False if it was set already."""
+        cdef Section section
+        section.enter(self.decoder)
         if self.is_busy:
             return False
         self.is_busy = True
@@ -218,13 +263,15 @@ cdef class Turn:
         Raises:
             UnicodeDecodeError: If ``decode`` is True and it isn't UTF-8; it is lost.
         """
+        cdef Section section
+        section.enter(self.decoder)
         return self.take_message(decode)
 
     cdef object take_message(self, object decode):
         cdef object message
         if self.is_busy:
             return None
-        # Before the GIL may be given up.
+        # Before the GIL, or the section, may be given up.
         self.is_busy = True
         try:
             if not ready(self.decoder):
@@ -233,7 +280,7 @@ cdef class Turn:
                 self.begin()
             message = self.decoder.pop_message(decode)
             if message is not None and self.decoder.can_resume():
-                self.decoder.resume()
+                self.decoder.resumed()
             return message
         finally:
             self.is_busy = False
@@ -259,13 +306,23 @@ cdef class BlockingIterator:
         return self
 
     def __next__(self):
-        if self.turn is None:
+        cdef Turn turn
+        cdef object message
+        cdef Section section
+        section.enter(self)
+        turn = self.turn
+        section.leave()
+        if turn is None:
             raise StopIteration
-        message = self.turn.take_message(None)
+        section.enter(turn.decoder)
+        message = turn.take_message(None)
+        section.leave()
         return self.wait() if message is None else message
 
     def close(self):
         """End the iteration, as ``close()`` of a generator does; the connection stays open."""
+        cdef Section section
+        section.enter(self)
         self.turn = None
 
 
@@ -281,11 +338,27 @@ cdef class Message:
     cdef object wait
     cdef object resume
     cdef object waiting         # the coroutine that waits for us, once the queue was empty
+    cdef Claim running          # by the thread that runs us
 
     cdef int step(self, PyObject* value, PyObject** result) except -1:
+        self.claim()
+        try:
+            return self.run(value, result)
+        finally:
+            self.running.give()
+
+    cdef int claim(self) except -1:
+        if not self.running.take():
+            raise ValueError("coroutine already executing")
+        return 0
+
+    cdef int run(self, PyObject* value, PyObject** result) except -1:
         cdef object message
         cdef Record* record
+        cdef bint resumable
+        cdef Section section
         if self.waiting is None:
+            section.enter(self.decoder)
             if not self.turn.is_busy and ready(self.decoder):
                 if self.turn.count(1):
                     self.turn.begin()
@@ -302,11 +375,14 @@ cdef class Message:
                 else:
                     message = self.decoder.pop_message(None)
                 if message is not None:
-                    if (self.decoder.latch != NULL or self.decoder.blocked) and self.decoder.can_resume():
+                    resumable = (self.decoder.latch != NULL or self.decoder.blocked) and self.decoder.can_resume()
+                    section.leave()
+                    if resumable:
                         self.resume()
                     result[0] = <PyObject*> message
                     Py_INCREF(message)
                     return SEND_RETURN
+            section.leave()
             self.waiting = self.wait()
         return self.step_waiting(value, result)
 
@@ -342,7 +418,14 @@ cdef class Message:
 
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits."""
-        waiting = self.waiting
+        self.claim()
+        try:
+            return self.thrown(typ, val, tb)
+        finally:
+            self.running.give()
+
+    cdef object thrown(self, object typ, object val, object tb):
+        cdef object waiting = self.waiting
         if waiting is None:
             if isinstance(typ, BaseException):
                 raise typ
@@ -359,9 +442,13 @@ cdef class Message:
 
     def close(self):
         """Stop waiting."""
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            waiting.close()
+        self.claim()
+        try:
+            waiting, self.waiting = self.waiting, None
+            if waiting is not None:
+                waiting.close()
+        finally:
+            self.running.give()
 
 
 cdef extern from *:
@@ -411,10 +498,17 @@ cdef class MessageIterator:
     def __anext__(self):
         # One awaitable serves message after message, unless somebody still holds it; whoever must wait gets a
         # coroutine of its own.
-        cdef Message message = self.message
+        cdef Message message
+        cdef bint waits
+        cdef Section section
+        section.enter(self.decoder)
+        message = self.message
         if message is None:
+            section.leave()
             return _ended()
-        if message.turn.is_busy or not ready(self.decoder):
+        waits = message.turn.is_busy or not ready(self.decoder)
+        if waits:
+            section.leave()
             return message.wait()
         if Py_REFCNT(message) > 2:      # ours are the iterator's and the variable's
             self.message = Message.__new__(Message)
@@ -427,4 +521,9 @@ cdef class MessageIterator:
 
     async def aclose(self):
         """End the iteration, as ``aclose()`` of an asynchronous generator does; the connection stays open."""
+        self.end()
+
+    cdef void end(self):
+        cdef Section section
+        section.enter(self.decoder)
         self.message = None

@@ -20,7 +20,8 @@ cdef extern from "latch.hpp" namespace "fastws" nogil:
         void stop(bint value) noexcept
 
     cdef cppclass Guard:
+        int enter(object decoder, Latch* latch, const bint* decoding) except -1 with gil
         int enter(Latch* latch, bint decoding) except -1 with gil
-        int look(Latch* latch, const bint* decoding) except -1 with gil
+        int look(object decoder, Latch* latch, const bint* decoding) except -1 with gil
         void leave() noexcept
         void sleep_until(int64_t deadline_ns) except * with gil

@@ -9,13 +9,16 @@ import weakref
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
 
 from ._clock cimport monotonic_ns
+from ._section cimport Section
 from ._pumped cimport (
     ORDER_ABORT,
     ORDER_CLOSE,
@@ -48,20 +51,24 @@ cdef extern from *:
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
+    static inline void fastws_drop(PyObject *object) { Py_XDECREF(object); }
     static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
-    static inline bool fastws_load_libssl(const char *path) { return fastws_libssl.load(path); }
+    static inline bool fastws_load_libssl(const char *path) {
+        static const bool loaded = fastws_libssl.load(path);
+        return loaded;
+    }
     static inline unsigned long fastws_libssl_version() { return fastws_libssl.OpenSSL_version_num(); }
     static inline fastws::Line *fastws_new_line(
-        int fd, void *decoder, void *handle, std::shared_ptr<fastws::Reports> reports, void *ssl
+        int fd, void *decoder, void *handle, void *reference, std::shared_ptr<fastws::Reports> reports, void *ssl
     ) {
         std::unique_ptr<fastws::Tls> tls;
         if (ssl != nullptr) {
             tls.reset(new (std::nothrow) fastws::Tls(&fastws_libssl, ssl));
             if (!tls) return nullptr;
         }
-        return new (std::nothrow) fastws::Line(fd, decoder, handle, reports, std::move(tls));
+        return new (std::nothrow) fastws::Line(fd, decoder, handle, reference, reports, std::move(tls));
     }
     /* The pointer in a field behind the head of a Python object. */
     static inline void *fastws_field(PyObject *object, Py_ssize_t number) {
@@ -91,9 +98,9 @@ cdef extern from *:
         fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what
     ) {
         std::vector<fastws::Reports::Entry> entries;
-        int64_t rung_ns = reports->take(entries);
+        int64_t rung_ns = reports->take(entries, [](void *reference) { Py_INCREF((PyObject *)reference); });
         for (auto &entry : entries) {
-            handles.push_back(entry.handle);
+            handles.push_back(entry.reference);
             what.push_back(entry.report);
         }
         return rung_ns;
@@ -108,8 +115,11 @@ cdef extern from *:
     void fastws_close_fd(int fd) noexcept
     void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
+    void fastws_drop(PyObject* obj) noexcept
     void fastws_release(Line* line) noexcept
-    Line* fastws_new_line(int fd, void* decoder, void* handle, shared_ptr[Reports] reports, void* ssl) noexcept
+    Line* fastws_new_line(
+        int fd, void* decoder, void* handle, void* reference, shared_ptr[Reports] reports, void* ssl
+    ) noexcept
     bint fastws_load_libssl(const char* path) noexcept
     unsigned long fastws_libssl_version() noexcept
     void* fastws_field(object obj, Py_ssize_t number) noexcept
@@ -161,7 +171,7 @@ cdef void orphan_gone() noexcept nogil:
 cdef int purge_pumps(void* nothing) noexcept:
     """With the GIL, as a pending call."""
     purge_is_due.clear()
-    for pump in list(_pumps):
+    for pump in all_pumps():
         (<Pump?> pump).purge()
     return 0
 
@@ -189,21 +199,26 @@ cdef class Hub:
 
     def take(self):
         """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
-        cdef vector[void*] handles
+        cdef vector[void*] references
         cdef vector[uint32_t] what
-        cdef size_t i, count
+        cdef size_t i = 0, count
         cdef list taken = []
-        self.rung_ns = fastws_take(self.reports.get(), handles, what)
-        count = handles.size()
-        # Held before anything is made: that may run the collector, which may free sockets.
-        for i in range(count):
-            Py_INCREF(<object> handles[i])
+        cdef object reference, pump_socket
+        # What comes are new references to weak ones: who has let go of a socket doesn't want to hear of it.
+        self.rung_ns = fastws_take(self.reports.get(), references, what)
+        count = references.size()
         try:
-            for i in range(count):
-                taken.append((<object> handles[i], what[i]))
+            while i < count:
+                reference = <object> references[i]
+                Py_DECREF(reference)
+                i += 1
+                pump_socket = reference()
+                if pump_socket is not None:
+                    taken.append((pump_socket, what[i - 1]))
         finally:
-            for i in range(count):
-                Py_DECREF(<object> handles[i])
+            while i < count:
+                Py_DECREF(<object> references[i])
+                i += 1
         return taken
 
 
@@ -215,6 +230,8 @@ cdef class PumpSocket:
     cdef readonly Pump pump
     cdef readonly PumpedDecoder decoder
     cdef readonly Encryption encryption
+    cdef object __weakref__
+    cdef PyObject* reference        # a weak one to itself; not for the collector, as it outlives the line's reports
     cdef int descriptor
     cdef int process
 
@@ -222,8 +239,11 @@ cdef class PumpSocket:
         raise TypeError("a PumpSocket comes from Pump.adopt()")
 
     def __dealloc__(self):
-        if self.line == NULL:
-            return
+        if self.line != NULL:
+            self.close_line()
+        fastws_drop(self.reference)
+
+    cdef void close_line(self) noexcept:
         # The collector may have cleared what is an object.
         if self.process != getpid():
             fastws_close_fd(self.descriptor)
@@ -345,6 +365,8 @@ cdef class PumpSocket:
 
     def release(self):
         """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        cdef Section section
+        section.enter(self)
         fastws_release(self.line)
 
     @property
@@ -513,11 +535,15 @@ cdef class Pump:
         cdef PumpSocket made = PumpSocket.__new__(PumpSocket)
         cdef shared_ptr[Reports] reports
         cdef int copy, error
+        cdef object reference = PyWeakref_NewRef(made, None)
+        cdef Section section
         if encryption is not None:
             encryption.check()
+        section.enter(self)
         if self.process != getpid():
             # The parent's thread isn't here, and its locks may be held for ever: leave it alone.
             self.make()
+        section.leave()
         self.purge()
         copy = fastws_adopt_fd(fd)
         if copy < 0:
@@ -528,8 +554,11 @@ cdef class Pump:
         made.decoder = decoder
         made.descriptor = copy
         made.process = getpid()
+        Py_INCREF(reference)
+        made.reference = <PyObject*> reference
         made.line = fastws_new_line(
-            copy, <void*> decoder, <void*> made, reports, NULL if encryption is None else encryption.ssl
+            copy, <void*> decoder, <void*> made, <void*> reference, reports,
+            NULL if encryption is None else encryption.ssl,
         )
         if made.line == NULL:
             fastws_close_fd(copy)
@@ -551,6 +580,8 @@ cdef class Pump:
         cdef vector[void*] handles
         cdef size_t i
         cdef PumpSocket gone
+        cdef Section section
+        section.enter(self)
         if self.process != getpid():
             return
         for i in range(fastws_take_gone(self.native, handles)):
@@ -578,8 +609,17 @@ cdef class Pump:
 _pumps = weakref.WeakSet()
 
 
+cdef list all_pumps():
+    while True:
+        try:
+            return list(_pumps)
+        except RuntimeError:
+            # Another thread has made one meanwhile.
+            continue
+
+
 def _stop_all():
-    for pump in list(_pumps):
+    for pump in all_pumps():
         pump.stop()
 
 

@@ -31,6 +31,7 @@ from ._inbox cimport (
 )
 from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
+from ._section cimport Section
 from ._segment cimport Segment, segment_release
 from ._state cimport CONTROL_HEAD
 from ._wire cimport (
@@ -306,7 +307,7 @@ cdef class PumpedDecoder(FrameDecoder):
                 self.pause_max_ns = paused_ns
             self.paused_since_ns = 0
 
-    # The consumer's side; with the GIL
+    # The consumer's side; with the GIL, in the section
 
     cdef uint64_t ready(self) except? 0:
         if self.run_at == self.run_end:
@@ -381,7 +382,7 @@ cdef class PumpedDecoder(FrameDecoder):
             on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
         """
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.loop_thread = PyThread_get_thread_ident()
         self.ahead = on_notices
         self.log = on_frames
@@ -396,7 +397,7 @@ cdef class PumpedDecoder(FrameDecoder):
         """
         cdef Guard guard
         cdef list kept = list(texts)
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.reply_texts.clear()
         self.replies_here.clear()
         for text in kept:
@@ -443,7 +444,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef object message
         if self.run_at == self.run_end:
             self.fetch(True)
-            if self.run_end == 0:
+            if self.run_at == self.run_end:
                 return None
         record = &self.run[self.run_at]
         if decode is None or decode == ((record.flags & FLAG_TEXT) != 0):
@@ -460,13 +461,17 @@ cdef class PumpedDecoder(FrameDecoder):
         return message
 
     def pop(self, decode=None, /):
+        cdef Section section
+        section.enter(self)
         return self.pop_message(decode)
 
     def pop_fragment(self):
+        cdef Section section
         cdef Guard guard
         cdef Record* record
         cdef tuple fragment
         cdef list frames = None
+        section.enter(self)
         if self.run_at == self.run_end:
             guard.enter(self.latch, False)
             if self.logs_ahead:
@@ -495,7 +500,7 @@ cdef class PumpedDecoder(FrameDecoder):
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
         wanted = <uint64_t> -1 if max_messages is None else max_messages
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         if self.is_ahead():
             guard.leave()
             self.ahead(self)
@@ -544,7 +549,7 @@ cdef class PumpedDecoder(FrameDecoder):
         guard.enter(self.latch, False)
         return self.may_resume()
 
-    def resume(self):
+    cdef int resumed(self) except -1:
         cdef Guard guard
         guard.enter(self.latch, False)
         self.stepped = False
@@ -581,7 +586,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef int attach(self, Pump* pump, Line* line) except -1:
         """From now on the pump feeds it."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.pump = pump
         self.line = line
         return 0
@@ -591,7 +596,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         if self.latch.is_inherited():
             return 0
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.pump = NULL
         self.line = NULL
         self.over = True
@@ -601,7 +606,7 @@ cdef class PumpedDecoder(FrameDecoder):
 
     def discard(self):
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.stop_decoding()
         self.held.stop(False)
         self.end_pause()
@@ -609,8 +614,11 @@ cdef class PumpedDecoder(FrameDecoder):
             self.pump.order(self.line, ORDER_LOOK)
 
     def clear(self):
+        cdef Section section
         cdef Guard guard
-        cdef uint32_t held = self.run_end - self.run_at
+        cdef uint32_t held
+        section.enter(self)
+        held = self.run_end - self.run_at
         self.drop_run(held)
         self.flush_run()
         guard.enter(self.latch, False)
@@ -633,7 +641,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef uint8_t* control
         cdef uint8_t* rest = NULL
         cdef uint8_t* frame
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         control = self.control
         size = self.control_size
         if self.pumping and self.answered_to < size:
@@ -663,13 +671,13 @@ cdef class PumpedDecoder(FrameDecoder):
     def step_status(self):
         """A `Status` of what is to be looked at now."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.status()
 
     def arm(self):
         """Report the next change of the queue to the loop, once. Look at the queue after it, then wait."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         self.armed = True
 
     def wait(self, timeout_s=None, /):
@@ -681,10 +689,14 @@ cdef class PumpedDecoder(FrameDecoder):
         Returns:
             Whether one of both is so; False after the timeout.
         """
+        cdef Section section
+        section.enter(self)
         return self.wait_for(timeout_s, True)
 
     def wait_frame(self, timeout_s=None, /):
         """As `wait`, for the next fragment or whole message."""
+        cdef Section section
+        section.enter(self)
         return self.wait_for(timeout_s, False)
 
     cdef bint wait_for(self, object timeout_s, bint whole) except -1:
@@ -715,33 +727,35 @@ cdef class PumpedDecoder(FrameDecoder):
 
     @property
     def resumable(self):
+        cdef Section section
+        section.enter(self)
         return self.can_resume()
 
     @property
     def oldest_ns(self):
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.run[self.run_at].received_ns if self.run_at < self.run_end else self.oldest()
 
     @property
     def is_over(self):
         """Whether nothing more will come: the socket is closed."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.over
 
     @property
     def heard(self):
         """Answers to heartbeats that the pump has seen."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.heard_count
 
     @property
     def pings(self):
         """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.pings_answered, self.ping_delay_max_ns
 
     @property
@@ -749,7 +763,7 @@ cdef class PumpedDecoder(FrameDecoder):
         """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, those of the longest)."""
         cdef Guard guard
         cdef int64_t running_ns = 0
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         if self.paused_since_ns:
             running_ns = monotonic_ns() - self.paused_since_ns
         return self.pauses, self.paused_since_ns != 0, self.paused_ns + running_ns, max(self.pause_max_ns, running_ns)

@@ -23,6 +23,7 @@ from ._inbox cimport (
     inbox_head,
 )
 from ._iterator cimport Turn
+from ._section cimport Section
 
 import inspect
 
@@ -40,49 +41,66 @@ cdef class Receiving(Coroutine):
     cdef int begin(self, PyObject** result) except -1:
         cdef object connection = self.connection, turn = connection._turn, loop
         cdef FrameDecoder decoder
-        if turn is not None and not (<Turn?> turn).is_busy:
-            decoder = (<Turn> turn).decoder
+        cdef Section section
+        if turn is None:
+            return self.leave()
+        decoder = (<Turn?> turn).decoder
+        section.enter(decoder)
+        if not (<Turn> turn).is_busy:
             if decoder.latch != NULL:
                 # A pump fills the queue: to wait takes more than a look at it.
                 if decoder.ready() and not (<Turn> turn).count(1):
-                    return self.take(decoder, result)
+                    return self.take(decoder, &section, result)
             elif decoder.inbox.messages:
                 if not (<Turn> turn).count(1):
-                    return self.take(decoder, result)
+                    return self.take(decoder, &section, result)
             elif not decoder.blocked and not inbox_frames(&decoder.inbox) and not connection._lost:
                 (<Turn> turn).stop()
                 (<Turn> turn).is_busy = True
+                section.leave()
                 decoder.want_message = True
                 loop = connection.loop
                 (<Turn> turn).note(connection._current_task(loop))
-                self.option = (<Turn> turn).waiter = loop.create_future()
+                self.option = loop.create_future()
+                section.enter(decoder)
+                (<Turn> turn).waiting = self.option
+                section.leave()
                 self.waiting = iter(self.option)
                 return STEP_WAIT
+        section.leave()
         return self.leave()
 
     cdef int woken(self, PyObject** result) except -1:
         cdef object connection
         cdef Turn turn
+        cdef Section section
         if self.option is None:
             return STEP_RETURN
         connection, turn = self.connection, self.connection._turn
         self.abandoned()
         if not turn.decoder.inbox.messages:
             return self.leave()
-        turn.begin()
         if turn.decoder.inbox.messages > 1 and not connection._watched:
             connection._watch()
-        if turn.count(1):
+        section.enter(turn.decoder)
+        if not turn.decoder.inbox.messages:
+            section.leave()
             return self.leave()
-        return self.take(turn.decoder, result)
+        turn.begin()
+        if turn.count(1):
+            section.leave()
+            return self.leave()
+        return self.take(turn.decoder, &section, result)
 
     cdef void abandoned(self):
         """The future is resolved, or not waited for any more."""
         cdef Turn turn
+        cdef Section section
         if self.option is not None:
             self.option = None
             turn = self.connection._turn
-            turn.waiter = None
+            section.enter(turn.decoder)
+            turn.waiting = None
             turn.burst = 0
             turn.decoder.want = False
             turn.is_busy = False
@@ -91,9 +109,11 @@ cdef class Receiving(Coroutine):
         self.waiting = self.connection._recv(self.argument)
         return STEP_WAIT
 
-    cdef int take(self, FrameDecoder decoder, PyObject** result) except -1:
+    cdef int take(self, FrameDecoder decoder, Section* section, PyObject** result) except -1:
+        """Take a message, and leave the section."""
         cdef object message
         cdef Record* record
+        cdef bint resumable
         if (
             self.argument is None
             and decoder.latch == NULL
@@ -108,12 +128,16 @@ cdef class Receiving(Coroutine):
             try:
                 message = decoder.pop_message(self.argument)
             except UnicodeDecodeError as exc:
+                section.leave()
                 self.waiting = self.connection._undecodable(exc)
                 return STEP_WAIT
             if message is None:
+                section.leave()
                 self.connection._violated(decoder)
                 return self.leave()
-        if (decoder.latch != NULL or decoder.blocked) and decoder.can_resume():
+        resumable = (decoder.latch != NULL or decoder.blocked) and decoder.can_resume()
+        section.leave()
+        if resumable:
             self.connection._resume()
         self.connection = None
         return coroutine_return(message, result)

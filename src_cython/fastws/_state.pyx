@@ -147,7 +147,7 @@ cdef class DecoderState:
     def discard(self):
         """Ignore all further input and what isn't decoded yet. Queued messages stay."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.stop_decoding()
 
     cdef void stop_decoding(self) noexcept nogil:
@@ -164,31 +164,31 @@ cdef class DecoderState:
     def notices(self):
         """Take what the control plane is to know, see `fastws.wire.Notice`: (kind, key or reason, two numbers)."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         return self.gate.notices()
 
     def given_up(self):
         """Keys that the policy `Resync` has given up, in alphabetical order."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         return self.gate.given_up()
 
     def resynced(self, key):
         """Messages of a key that was given up (policy `Resync`) are taken again."""
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.gate.resynced(key)
 
     def lost_by_key(self, limit=10, /):
         """Keys that lost most: (key, dropped, conflated), most first."""
         cdef Guard guard
-        guard.look(self.latch, &self.decoding)
+        guard.look(self, self.latch, &self.decoding)
         return self.gate.lost_by_key(limit)
 
     def last_seen(self):
         """For ``track``: when the last message of each key was received (``time.monotonic_ns()``)."""
         cdef Guard guard
-        guard.look(self.latch, &self.decoding)
+        guard.look(self, self.latch, &self.decoding)
         return self.gate.last_seen()
 
     # Figures
@@ -202,7 +202,7 @@ cdef class DecoderState:
         cdef int64_t lag_ns
         cdef bint lagged
         cdef int i
-        guard.look(self.latch, &self.decoding)
+        guard.look(self, self.latch, &self.decoding)
         inbox_recount(&self.inbox)
         received = self.inbox.messages_in
         messages = self.inbox.messages + self.inbox.held_messages
@@ -223,7 +223,7 @@ cdef class DecoderState:
     def violation(self):
         """(`Violation`, value, limit) once the peer broke a rule, else None."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         if not self.violated:
             return None
         return self.violated, self.violation_value, self.violation_limit
@@ -232,15 +232,15 @@ cdef class DecoderState:
     def blocked(self):
         """Whether decoding stopped at a queue limit."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.blocked
 
     @property
     def resumable(self):
         """Whether it is blocked and the queue is at or below its low-water marks: call ``resume()``."""
         cdef Guard guard
-        guard.enter(self.latch, False)
-        return self.may_resume()
+        guard.enter(self, self.latch, NULL)
+        return not self.decoding and self.may_resume()
 
     @property
     def want_message(self):
@@ -248,13 +248,13 @@ cdef class DecoderState:
         don't apply (``max_size`` and ``max_fragments`` do), as they would wait for each other for ever. Cleared when a
         message completes."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.want
 
     @want_message.setter
     def want_message(self, bint value):
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.want = value
         # Who waits has consumed everything; memory that is lent to a transport stays.
         if value and self.lent == 0 and not self.decoding and not self.pumping:
@@ -275,20 +275,20 @@ cdef class DecoderState:
         """Set when a closing handshake must not wait behind data: from then on data frames are thrown away, without a
         look at their payload, and no queue limit applies. Queued messages stay."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.dropping
 
     @dropping.setter
     def dropping(self, bint value):
         cdef Guard guard
-        guard.enter(self.latch, self.decoding)
+        guard.enter(self, self.latch, &self.decoding)
         self.dropping = value
 
     @property
     def queued_messages(self):
         """Complete messages that wait."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         inbox_recount(&self.inbox)
         return self.inbox.messages + self.inbox.held_messages
 
@@ -296,7 +296,7 @@ cdef class DecoderState:
     def queued_frames(self):
         """Data frames that wait, those of incomplete messages included."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         inbox_recount(&self.inbox)
         return inbox_frames(&self.inbox) + self.inbox.held_messages
 
@@ -304,7 +304,7 @@ cdef class DecoderState:
     def queued_bytes(self):
         """Payload bytes that wait, those of incomplete messages included."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         inbox_recount(&self.inbox)
         return self.inbox.bytes + self.inbox.held_bytes
 
@@ -312,7 +312,7 @@ cdef class DecoderState:
     def current_size(self):
         """Bytes of the fragmented message that is being received; None outside of one."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.message_size if self.fragmented else None
 
     @property
@@ -322,7 +322,7 @@ cdef class DecoderState:
         While its header isn't complete, the expected number is that of the header so far known (at least 2).
         """
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         if self.frame_size == 0 or self.blocked:
             return 0, 0
         return self.pending(), self.frame_size
@@ -331,7 +331,7 @@ cdef class DecoderState:
     def oldest_ns(self):
         """When the first queued message was received (``time.monotonic_ns()``); 0 if none is."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.look(self, self.latch, &self.decoding)
         return self.oldest()
 
     cdef int64_t oldest(self) noexcept nogil:
@@ -346,14 +346,14 @@ cdef class DecoderState:
     def queued_messages_max(self):
         """Most messages that ever waited at the end of a step."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.messages_max
 
     @property
     def queued_bytes_max(self):
         """Most payload bytes that ever waited at the end of a step."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.bytes_max
 
     @property
@@ -362,7 +362,7 @@ cdef class DecoderState:
         cdef Guard guard
         cdef uint64_t count
         cdef int i
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         inbox_recount(&self.inbox)
         count = self.inbox.messages_in - self.inbox.messages - self.inbox.held_messages - self.gate.admission.answered
         for i in range(LOSSES):
@@ -373,7 +373,7 @@ cdef class DecoderState:
     def answered(self):
         """Messages that a `Reply` took."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.gate.admission.answered
 
     @property
@@ -381,7 +381,7 @@ cdef class DecoderState:
         """Messages that no consumer will get, since the beginning."""
         cdef Guard guard
         cdef uint64_t[LOSSES] lost
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         memcpy(lost, self.gate.admission.lost, sizeof(lost))
         guard.leave()
         return losses_of(lost)
@@ -390,26 +390,26 @@ cdef class DecoderState:
     def gaps(self):
         """Messages that didn't follow their predecessor."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.gate.admission.gaps
 
     @property
     def exchange_lag_ns(self):
         """Age of the last message on arrival, by the exchange's clock and ours; None if none told."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.gate.admission.lag_ns if self.gate.admission.lagged else None
 
     @property
     def messages_received(self):
         """Complete messages decoded so far."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.inbox.messages_in
 
     @property
     def bytes_received(self):
         """Bytes taken from the network so far."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.bytes_in

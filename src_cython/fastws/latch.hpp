@@ -8,7 +8,8 @@
    - A pump gives way between two messages when somebody waits, so that nobody waits for a whole chunk.
    - A thread that comes again while it holds the latch (a finalizer run by the garbage collector) gets an error.
 
-   A decoder without a latch (NULL) belongs to one thread at a time, and only its ``decoding`` flag is looked at. */
+   A decoder without a latch (NULL) belongs to whoever has the GIL, or is in its section (section.hpp), while its
+   ``decoding`` flag isn't set. */
 
 #pragma once
 
@@ -27,6 +28,7 @@
 #endif
 
 #include "clock.hpp"
+#include "section.hpp"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -172,7 +174,7 @@ class Held {
 };
 
 
-/* Held while a method of a decoder runs; leaves when it goes out of scope. */
+/* Held while a method of a decoder runs, in its section; leaves when it goes out of scope. */
 class Guard {
   public:
     Guard() = default;
@@ -182,7 +184,13 @@ class Guard {
         if (latch_ != nullptr) latch_->leave();
     }
 
-    /* -1 with a RuntimeError set if the decoder can't be used now. Call it with the GIL. */
+    /* For methods that Python calls: enters the section, too, before it looks. NULL: whether it decodes doesn't matter. */
+    int enter(PyObject *decoder, Latch *latch, const int *decoding) {
+        section_.enter(decoder);
+        return enter(latch, decoding != nullptr && *decoding);
+    }
+
+    /* For what is inside of the section. -1 with a RuntimeError set if the decoder can't be used now. */
     int enter(Latch *latch, bool decoding) {
         if (latch == nullptr) {
             if (!decoding) return 0;
@@ -207,7 +215,8 @@ class Guard {
     }
 
     /* The same for who may be in another thread than the one that decodes: waits for that. */
-    int look(Latch *latch, const int *decoding) {
+    int look(PyObject *decoder, Latch *latch, const int *decoding) {
+        section_.enter(decoder);
         for (int i = 0; latch == nullptr && *decoding && i < LOOKS_MAX; i++) {
             PyThreadState *state = PyEval_SaveThread();
             std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -216,6 +225,7 @@ class Guard {
         return enter(latch, *decoding);
     }
 
+    /* The latch; the section is left at the end. */
     void leave() {
         if (latch_ != nullptr) latch_->leave();
         latch_ = nullptr;
@@ -236,6 +246,7 @@ class Guard {
   private:
     static constexpr int LOOKS_MAX = 2000;      /* 100 ms or more; a chunk takes one at most */
 
+    Section section_;
     Latch *latch_ = nullptr;
 };
 

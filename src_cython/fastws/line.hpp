@@ -37,12 +37,17 @@ enum Report : uint32_t {
 };
 
 struct Line {
-    Line(int socket, void *decoder, void *handle, std::shared_ptr<Reports> loop, std::unique_ptr<Tls> tls = nullptr)
-        : fd(socket), decoder(decoder), handle(handle), reports(std::move(loop)), outlet(socket, std::move(tls)) {}
+    Line(
+        int socket, void *decoder, void *handle, void *reference, std::shared_ptr<Reports> loop,
+        std::unique_ptr<Tls> tls = nullptr
+    )
+        : fd(socket), decoder(decoder), handle(handle), reference(reference), reports(std::move(loop)),
+          outlet(socket, std::move(tls)) {}
 
     const int fd;                       /* for the pump only: the outlet closes it */
     void *const decoder;                /* a PumpedDecoder, kept by handle */
     void *const handle;                 /* a PumpSocket, kept while the pump knows the line */
+    void *const reference;              /* a weak one to it, kept until Reports::forget() */
     std::shared_ptr<Reports> reports;   /* none: somebody waits in the decoder; or the last one was taken */
     Outlet outlet;
     std::atomic<bool> paused{false};    /* by its user */
@@ -85,17 +90,19 @@ class Reports {
     }
 
     struct Entry {
-        void *handle;
+        void *reference;
         uint32_t report;
     };
 
-    /* Returns when the bell was rung, as time.monotonic_ns() tells it; 0 if it wasn't. */
-    int64_t take(std::vector<Entry> &entries) {
+    /* Returns when the bell was rung, as time.monotonic_ns() tells it; 0 if it wasn't. ``hold`` is called with each
+       reference under the lock, so before forget() lets it go: without a GIL nothing else keeps it meanwhile. */
+    template <typename Hold> int64_t take(std::vector<Entry> &entries, Hold hold) {
         std::lock_guard<std::mutex> lock(mutex_);
         int64_t rung_ns = 0;
         entries.clear();
         for (Line *line : lines_) {
-            entries.push_back({line->handle, line->reported});
+            entries.push_back({line->reference, line->reported});
+            hold(line->reference);
             line->reported = 0;
         }
         lines_.clear();
