@@ -39,11 +39,8 @@ cdef class Coroutine:
     cdef int begin(self, PyObject** result) except -1
     cdef int woken(self, PyObject** result) except -1
     cdef void abandoned(self)
-    cdef int claim(self) except -1
     cdef int step(self, PyObject* value, PyObject** result) except -1
-    cdef int advance(self, PyObject* value, PyObject** result) except -1
     cdef object run(self, PyObject* value)
-    cdef object thrown(self, object typ, object val, object tb)
     cdef int stop(self) except -1
 
 

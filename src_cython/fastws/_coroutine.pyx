@@ -4,6 +4,8 @@ cimport cython
 
 from cpython.object cimport PyObject
 
+from ._section cimport Claimed
+
 cdef extern from "Python.h":
     int PyErr_WarnFormat(object category, Py_ssize_t stack_level, const char* format, PyObject* name) except -1
 
@@ -16,6 +18,9 @@ cdef extern from *:
     """
     int fastws_step_of(PyObject* iterator, PyObject* value, PyObject** result) except -1
     void fastws_drop(PyObject* object)
+
+
+EXECUTING = "coroutine already executing"       # as CPython says it
 
 
 @cython.freelist(16)
@@ -33,20 +38,11 @@ cdef class Coroutine:
     cdef void abandoned(self):
         """``waiting`` has raised, or is not to wait any more."""
 
-    cdef int claim(self) except -1:
-        if not self.running.take():
-            raise ValueError("coroutine already executing")
-        return 0
-
     cdef int step(self, PyObject* value, PyObject** result) except -1:
-        self.claim()
-        try:
-            return self.advance(value, result)
-        finally:
-            self.running.give()
-
-    cdef int advance(self, PyObject* value, PyObject** result) except -1:
         cdef int status
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
         if not self.begun:
             if value != <PyObject*> None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
@@ -105,14 +101,10 @@ cdef class Coroutine:
 
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits. If it wasn't begun, nothing is done."""
-        self.claim()
-        try:
-            return self.thrown(typ, val, tb)
-        finally:
-            self.running.give()
-
-    cdef object thrown(self, object typ, object val, object tb):
-        cdef object waiting = self.waiting
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
+        waiting = self.waiting
         if waiting is None:
             if self.begun:
                 raise RuntimeError("cannot reuse already awaited coroutine")
@@ -133,11 +125,10 @@ cdef class Coroutine:
 
     def close(self):
         """Stop waiting. If it wasn't begun, nothing is done."""
-        self.claim()
-        try:
-            self.stop()
-        finally:
-            self.running.give()
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
+        self.stop()
 
     cdef int stop(self) except -1:
         self.begun = True

@@ -17,7 +17,7 @@ from ._histogram cimport (
     histogram_quantile,
 )
 from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
-from ._section cimport Claim, Section
+from ._section cimport Claim, Claimed, Section
 
 cdef extern from *:
     """
@@ -39,6 +39,8 @@ cdef enum:
     SEND_NEXT = 1               # PYGEN_NEXT
     CLOCK_EVERY_MAX = 32        # messages between two looks at the clock
     SAMPLES_MAX = 16            # messages of a batch whose waiting time is looked at
+
+EXECUTING = "coroutine already executing"       # as CPython says it
 
 
 cdef tuple quantiles(const Histogram* histogram):
@@ -341,22 +343,13 @@ cdef class Message:
     cdef Claim running          # by the thread that runs us
 
     cdef int step(self, PyObject* value, PyObject** result) except -1:
-        self.claim()
-        try:
-            return self.run(value, result)
-        finally:
-            self.running.give()
-
-    cdef int claim(self) except -1:
-        if not self.running.take():
-            raise ValueError("coroutine already executing")
-        return 0
-
-    cdef int run(self, PyObject* value, PyObject** result) except -1:
         cdef object message
         cdef Record* record
         cdef bint resumable
         cdef Section section
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
         if self.waiting is None:
             section.enter(self.decoder)
             if not self.turn.is_busy and ready(self.decoder):
@@ -418,14 +411,10 @@ cdef class Message:
 
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits."""
-        self.claim()
-        try:
-            return self.thrown(typ, val, tb)
-        finally:
-            self.running.give()
-
-    cdef object thrown(self, object typ, object val, object tb):
-        cdef object waiting = self.waiting
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
+        waiting = self.waiting
         if waiting is None:
             if isinstance(typ, BaseException):
                 raise typ
@@ -442,13 +431,12 @@ cdef class Message:
 
     def close(self):
         """Stop waiting."""
-        self.claim()
-        try:
-            waiting, self.waiting = self.waiting, None
-            if waiting is not None:
-                waiting.close()
-        finally:
-            self.running.give()
+        cdef Claimed claimed
+        if not claimed.take(&self.running):
+            raise ValueError(EXECUTING)
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.close()
 
 
 cdef extern from *:

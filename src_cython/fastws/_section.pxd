@@ -9,3 +9,6 @@ cdef extern from "section.hpp" namespace "fastws":
         bint take() noexcept
         void give() noexcept
         bint is_taken() noexcept
+
+    cdef cppclass Claimed:
+        bint take(Claim* claim) noexcept

@@ -80,6 +80,26 @@ class Claim {
 #endif
 };
 
+/* Gives it back at the end of its scope. */
+class Claimed {
+  public:
+    Claimed() = default;
+    Claimed(const Claimed &) = delete;
+    Claimed &operator=(const Claimed &) = delete;
+    ~Claimed() {
+        if (claim_ != nullptr) claim_->give();
+    }
+
+    bool take(Claim *claim) {
+        if (!claim->take()) return false;
+        claim_ = claim;
+        return true;
+    }
+
+  private:
+    Claim *claim_ = nullptr;
+};
+
 }  // namespace fastws
 
 #ifdef Py_GIL_DISABLED
