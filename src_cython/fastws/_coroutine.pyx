@@ -68,7 +68,8 @@ cdef class Coroutine:
             value = <PyObject*> None
 
     def __await__(self):
-        if self.cr_await is not None or self.running.is_taken():
+        cdef Claimed claimed
+        if not claimed.take(&self.running) or self.waiting is not None:
             raise RuntimeError("coroutine is being awaited already")
         return self
 
