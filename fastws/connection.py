@@ -209,6 +209,8 @@ class Connection(Blocking):
             (lambda frames: (method := log()) and method(frames)) if self.debug else None,
         )
         decoder.reply_with(None if reply.send is None else reply.send.encode() for reply in self._options.replies)
+        if (heartbeat := self._options.heartbeat) is not None:
+            transport.begin_beats(heartbeat.send.encode(), heartbeat.every, expects=heartbeat.expect is not None)
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""

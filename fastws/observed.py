@@ -230,12 +230,19 @@ class Observed(UpstreamConnection):
             send = self._options.replies[index].send
             assert send is not None  # Or the decoder hadn't said.
             if sent:
-                self.logger.debug("> %s", Frame(TEXT, send.encode()))
+                self._log_sent(send)
             else:
                 self._send_now(send)
+        # What is of the heartbeat comes behind the user's.
+        elif sent:
+            assert self._options.heartbeat is not None
+            self._log_sent(self._options.heartbeat.send)
         else:
-            # What the heartbeat expects comes behind the user's.
             self._heard += 1
+
+    def _log_sent(self, text: str) -> None:
+        """A pump has sent a message."""
+        self.logger.debug("> %s", Frame(TEXT, text.encode()))
 
     def _send_now(self, text: str) -> None:
         """Send a message from a callback, without waiting for anything."""

@@ -178,6 +178,7 @@ class PumpTransport(asyncio.Transport):
         self._early: list[bytes] = []
         self._early_bytes = 0
         self._last = False  # What is written next ends a message in fragments.
+        self._beats: tuple[bytes, float, bool] | None = None
         original.set_protocol(_Retired(self))
         if self._ahead:
             original.set_write_buffer_limits(0)
@@ -288,6 +289,8 @@ class PumpTransport(asyncio.Transport):
             last, self._last = self._last, False
             if not self._socket.write(early, last):
                 self._resume_writing()
+        if self._beats is not None:
+            self._socket.begin_beats(*self._beats)
         if self._ending:
             self._socket.end()
         if self._closing and not self._is_gone:
@@ -303,8 +306,15 @@ class PumpTransport(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
 
+    def begin_beats(self, text: bytes, every_s: float, *, expects: bool) -> None:
+        """Have the pump send heartbeats, behind the handshake; see `PumpSocket.begin_beats`."""
+        if self._ahead:
+            self._beats = (text, every_s, expects)
+        else:
+            self._socket.begin_beats(text, every_s, expects)
+
     def stop_answers(self) -> None:
-        """The pump may send neither pongs nor replies any more."""
+        """The pump may send neither pongs, replies nor heartbeats any more."""
         self._socket.stop_answers()
 
     def begin_fragments(self) -> None:
@@ -318,7 +328,7 @@ class PumpTransport(asyncio.Transport):
 
     @property
     def sent(self) -> tuple[int, int]:
-        """What the pump has sent of its own, pongs and replies: (messages, bytes)."""
+        """What the pump has sent of its own, pongs, replies and heartbeats: (messages, bytes)."""
         return self._socket.sent
 
     def can_write_eof(self) -> bool:
