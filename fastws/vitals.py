@@ -10,6 +10,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.protocol import OPEN
 
 from .core import FrameDecoder, PumpedDecoder
 from .liveness import Heartbeat, Staleness
@@ -221,6 +222,9 @@ class Vitals(Observed):
         return True
 
     async def _fail_heartbeat(self, waited_s: float) -> None:
+        if self.protocol.state is not OPEN:
+            # The closing handshake has a timeout of its own.
+            return
         reason = f"heartbeat timeout: no answer within {waited_s:g} s"
         self.logger.error("%s", reason)
         with contextlib.suppress(ConnectionClosed):

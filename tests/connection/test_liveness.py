@@ -288,6 +288,24 @@ async def test_heartbeats_while_we_do_not_read(side):
         assert await peer.read() == (TEXT, True, b"ping")
 
 
+@on_asyncio
+async def test_no_answer_is_due_in_the_closing_handshake(caplog):
+    """The peer reads our close frame late: what it sent before still comes."""
+    heartbeat = Heartbeat(0.02, "ping", expect="pong", timeout=0.04)
+    async with against_peer("client", heartbeat=heartbeat) as (ws, peer):
+        assert await peer.read() == (TEXT, True, b"ping")
+        closing = asyncio.create_task(ws.close())
+        assert (await close_behind_beats(peer))[0] == 1000
+        await asyncio.sleep(0.2)
+        await peer.send(TEXT, b"late")
+        await peer.send(CLOSE, b"\x03\xe8")
+        await peer.end()
+        await closing
+        assert await ws.recv() == "late"
+        assert (ws.close_code, ws.close_reason) == (1000, "")
+        assert "heartbeat timeout" not in caplog.text
+
+
 # Staleness
 
 
