@@ -298,6 +298,13 @@ cdef class PumpedDecoder(FrameDecoder):
         """A heartbeat is due. Whether there will be more."""
         cdef Beat what = BEAT_DONE
         cdef Written written
+        cdef bint over
+        self.latch.enter()
+        over = self.ended or self.close_seen
+        self.latch.leave()
+        if over:
+            # The peer has closed the connection or broken a rule: the loop will say so.
+            return False
         if not self.add(&self.replies, TEXT, <const uint8_t*> self.beat_text.data(), self.beat_text.size()):
             return True
         written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, &what)

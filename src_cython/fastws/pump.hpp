@@ -223,7 +223,7 @@ class Pump {
         if (orders & ORDER_CLOSE) line->closing = true;
         if (line->closing) beats_.remove(line);
         if ((orders & (ORDER_FLUSH | ORDER_CLOSE)) && !flush(line)) return;
-        if ((orders & ORDER_BEATS) && !line->closing) beats_.set(line, monotonic_ns() + line->beat_every_ns);
+        if ((orders & ORDER_BEATS) && !line->closing && !line->at_end) beats_.set(line, monotonic_ns() + line->beat_every_ns);
         if ((orders & ORDER_BEAT) && beats_.has(line)) beat(line, monotonic_ns());
         if (!line->closing && (orders & ORDER_LOOK)) {
             after(line, line->at_end ? (int)STEP_END : look_(line));
@@ -300,6 +300,7 @@ class Pump {
         line->blocked = step == STEP_BLOCKED;
         if (step == STEP_END && !line->at_end) {
             line->at_end = true;
+            beats_.remove(line);
             report(line, REPORT_END);
         }
         attend(line);

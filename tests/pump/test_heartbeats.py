@@ -193,6 +193,35 @@ async def test_none_behind_a_close_frame(side):
         assert ws.close_code == 1000
 
 
+@pytest.mark.parametrize("way", ["close", "break", "end"])
+@on_asyncio
+async def test_none_to_a_peer_that_has_gone(way):
+    """It has closed the connection, broken a rule, or ended the stream, which the loop doesn't know yet."""
+    heartbeat = Heartbeat(EVERY_S / 5, "beat", timeout=60)
+    async with against_peer(receive="thread", heartbeat=heartbeat) as (ws, peer):
+        with blocking(peer) as wire:
+            assert wire.read() == (TEXT, b"beat")
+            if way == "end":
+                wire.sock.shutdown(socket.SHUT_WR)
+            else:
+                wire.send(peer.frame(CLOSE, b"\x03\xe8") if way == "close" else peer.frame(3, b""))
+            before, sent = -1, 0
+            for _ in range(100):
+                if sent == before:
+                    break
+                # Five periods; on a machine with other work, what the peer did may be seen later.
+                sleeping(EVERY_S)
+                before, sent = sent, ws.transport.sent[0]
+            assert sent == before
+            for _ in range(sent - 1):
+                assert wire.read() == (TEXT, b"beat")
+        if way != "end":
+            assert (await close_behind_beats(peer))[0] == (1000 if way == "close" else 1002)
+            await peer.end()
+        with pytest.raises(fastws.ConnectionClosed):
+            await ws.recv()
+
+
 @pytest.mark.parametrize("receive", ["thread", "loop"])
 @on_asyncio
 async def test_none_between_fragments(receive, side):
