@@ -34,7 +34,7 @@ __all__ = ["Connection"]
 MaxQueue = int | None | tuple[int | None, int | None]
 
 _CONTROL, _VIOLATION, _NOTICE = int(Status.CONTROL), int(Status.VIOLATION), int(Status.NOTICE)
-_BURST_MAX = 256 * 1024 - 1024
+_BURST_MAX = 192 * 1024
 """Bytes read before the loop goes through its other callbacks: uvloop reads a socket up to 32 times in a cycle, which
 starves consumers and leaves messages in a cold cache."""
 ANSWERED = 0x80
