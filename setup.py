@@ -21,6 +21,8 @@ MODULES = (
     "_segment",
     "_batch",
     "_admission",
+    "_state",
+    "_decoding",
     "_decoder",
     "_encoder",
     "_iterator",
@@ -72,9 +74,9 @@ def extensions() -> list[Extension]:
     modules = [
         Extension(
             f"fastws.{name}",
-            [f"src_cython/fastws/{name}.pyx"] + ([str(include / "simdjson.cpp")] if name == "_decoder" else []),
+            [f"src_cython/fastws/{name}.pyx"] + ([str(include / "simdjson.cpp")] if name == "_decoding" else []),
             include_dirs=[str(include), "src_cython/fastws"],
-            libraries=libraries if name in ("_decoder", "_encoder") else [],
+            libraries=libraries if name in ("_state", "_decoding", "_encoder") else [],
             language="c++",
             extra_compile_args=compile_args,
             extra_link_args=link_args,

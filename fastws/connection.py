@@ -34,7 +34,7 @@ __all__ = ["Connection"]
 MaxQueue = int | None | tuple[int | None, int | None]
 
 _CONTROL, _VIOLATION, _NOTICE = int(Status.CONTROL), int(Status.VIOLATION), int(Status.NOTICE)
-_BURST_MAX = 256 * 1024 - 1024
+_BURST_MAX = 192 * 1024
 """Bytes read before the loop goes through its other callbacks: uvloop reads a socket up to 32 times in a cycle, which
 starves consumers and leaves messages in a cold cache."""
 ANSWERED = 0x80
@@ -181,7 +181,10 @@ class Connection(Blocking):
                 self._limit_tls = getattr(self.transport, "set_read_buffer_limits", None)
         # A transport without this method goes on calling data_received().
         with contextlib.suppress(AttributeError, NotImplementedError):
-            self.transport.set_protocol(_Receiver(self, self._decoder, self._turn, _BURST_MAX, self.debug))
+            receiver = _Receiver(self, self._decoder, self._turn, _BURST_MAX, self.debug)
+            self.transport.set_protocol(receiver)
+            if getattr(self.transport, "_read_ready_cb", None) is not None and self._plain_descriptor >= 0:
+                receiver.read_for(self.transport, self._plain_descriptor)
         if rest:
             self._step(self._decoder.feed(rest))
 

@@ -22,7 +22,8 @@ _PLAIN_TRANSPORTS = (
     "uvloop.loop.TCPTransport",
     "uvloop.loop.UnixTransport",
 )
-"""Their ``write()`` sends the very bytes to their own socket at once, if they hold none that must go first."""
+"""Their ``write()`` sends the very bytes to their own socket at once, if they hold none that must go first; and they
+hand out what they read as it comes."""
 
 
 _CLOSING_S = 0.1
@@ -94,13 +95,15 @@ class Sending(Vitals):
         if self.debug:
             # Each frame is to be logged: websockets does that.
             return
+        self._sender = Sender(encoder, self.protocol, OPEN, self.transport, self._plain_descriptor)
+
+    @property
+    def _plain_descriptor(self) -> int:
+        """That of a transport whose own socket carries the very bytes of the connection; else -1."""
         kind, sock = type(self.transport), self.transport.get_extra_info("socket")
-        plain = (
-            sys.platform != "win32"
-            and f"{kind.__module__}.{kind.__qualname__}" in _PLAIN_TRANSPORTS
-            and sock is not None
-        )
-        self._sender = Sender(encoder, self.protocol, OPEN, self.transport, sock.fileno() if plain else -1)
+        if sys.platform == "win32" or f"{kind.__module__}.{kind.__qualname__}" not in _PLAIN_TRANSPORTS or sock is None:
+            return -1
+        return int(sock.fileno())
 
     async def drain(self) -> None:
         """Wait until the peer has read enough; in a closing handshake no longer than ``close_timeout``."""

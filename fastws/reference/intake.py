@@ -51,6 +51,9 @@ class Intake:
         elif not self._turn.wake() and not self._connection._watched:
             self._connection._watch()
 
+    def read_for(self, transport: Any, descriptor: int, /) -> None:
+        """Read the socket of one of asyncio's own transports in its stead: in Python, nothing would be saved."""
+
     def eof_received(self) -> bool | None:
         """The end of the stream."""
         return self._connection.eof_received()  # type: ignore[no-any-return]

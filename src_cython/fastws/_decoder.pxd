@@ -1,113 +1,26 @@
-cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from ._admission cimport Gate
-from ._batch cimport Batch
-from ._header cimport Header
-from ._inbox cimport Inbox, Record
-from ._inflate cimport Inflater
-from ._latch cimport Latch
-from ._segment cimport Segment
-from ._utf8 cimport Utf8
-
-cdef enum:
-    CARRY_MAX = 512             # a partial frame up to this size waits outside of a segment
-    LEND_MAX = 256 * 1024       # most that one read may bring
-    HINT_MAX = 1024 * 1024      # the same where a transport says how much waits in it
-    RECORD_MAX = 16 * 1024      # plaintext of one TLS record, RFC 8446 5.1
-    CONTROL_HEAD = 10           # opcode, length, received_ns
+from ._decoding cimport Decoding
+from ._inbox cimport Record
 
 
-cdef class FrameDecoder:
-    cdef Latch* latch           # NULL: one thread at a time
-    cdef bint abandoned         # another process was at work on it: its memory can't be trusted
-    cdef Inbox inbox
-    cdef Gate gate
-    cdef bint admits            # by gate: anything but plain Block
-    cdef bint asks              # functions for keys
-    cdef Segment* joined        # a fragmented message so far, where complete ones only are queued
-    cdef size_t joined_bytes
-    cdef uint64_t messages_max, bytes_max
-
-    # Received bytes: [parsed, filled) of segment, or carry while there is no segment.
-    cdef Segment* segment
-    cdef size_t parsed, filled
-    cdef size_t lent            # what get_buffer lent last
-    cdef bint hinted            # sizehint is what waits in the transport
-    cdef int read_class         # size class of the next segment: grows with full reads
-    cdef int small_reads
-    cdef uint8_t carry[CARRY_MAX]
-    cdef size_t carried
-    cdef uint64_t frame_size    # of the incomplete frame at parsed, as far as known; 0 at a frame boundary
-
-    # Rules
-    cdef bint masked            # whether frames must be masked: our side is the server
-    cdef bint deflate
-    cdef uint64_t max_message, max_fragment, max_fragments
-
-    # State
-    cdef bint ended             # all further input is ignored
-    cdef bint blocked
-    cdef bint want
-    cdef bint dropping          # data frames are thrown away
-    cdef bint at_end            # of the stream
-    cdef bint close_seen        # behind the place where decoding stopped
-    cdef uint64_t logged        # frames up to this one were seen by unlogged()
-    cdef bint fragmented        # between the first and the last frame of a message
-    cdef bint compressed        # that message is compressed
-    cdef bint text              # that message is text
-    cdef uint64_t message_size  # of that message so far
-    cdef uint64_t fragments     # of that message so far
-    cdef Utf8 utf8
-    cdef Inflater inflater
-    cdef int64_t received_ns    # of the last read
-    cdef uint64_t bytes_in
-    cdef int violated           # a Violation, or 0
-    cdef uint64_t violation_value, violation_limit
-
-    # Control frames found and not yet taken: CONTROL_HEAD and payload, one behind the other.
-    cdef uint8_t* control
-    cdef size_t control_size, control_capacity
-    cdef size_t scanned         # bytes behind parsed whose pings and pongs were taken already
-
-    cdef bint stepped           # a data frame was queued in this step
-    cdef bint decoding          # without the GIL; never with a latch, as it is looked at outside of that
-    cdef bint pumping           # behind a latch, which may be given away for a moment
-
+cdef class FrameDecoder(Decoding):
+    cdef void* lend_memory(self, size_t* size) except NULL
     cdef object lend(self, Py_ssize_t sizehint)
     cdef int updated(self, Py_ssize_t nbytes) except -1
-    cdef size_t pending(self) noexcept nogil
-    cdef int reserve(self, size_t wanted) noexcept nogil
-    cdef void advance(self, size_t nbytes) noexcept
-    cdef bint received(self, size_t nbytes) noexcept nogil
     cdef void note_read(self, size_t nbytes) noexcept nogil
-    cdef void settle(self) noexcept nogil
-    cdef void stop_decoding(self) noexcept nogil
-    cdef void decode(self) noexcept nogil
-    cdef size_t decode_run(self, size_t position) noexcept nogil
-    cdef int data_frame(self, Header* header, uint8_t* payload, Segment* segment) noexcept nogil
-    cdef int admit(self, uint8_t* payload, uint64_t length, uint8_t flags, Segment* segment) noexcept nogil
-    cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil
-    cdef void note_high_water(self) noexcept nogil
-    cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
-    cdef bint reply(self, int answer) noexcept nogil
-    cdef void expire(self) noexcept nogil
-    cdef int64_t oldest(self) noexcept nogil
-    cdef bint must_stop(self) noexcept nogil
-    cdef bint exceeds(self, Header* header) noexcept nogil
-    cdef void scan_ahead(self) noexcept nogil
-    cdef bint add_control(self, Header* header, const uint8_t* payload) noexcept nogil
-    cdef void fail(self, int violation, uint64_t value, uint64_t limit) noexcept nogil
-    cdef bint may_resume(self) noexcept nogil
-    cdef int status(self) noexcept nogil
+    cdef int reserve(self, size_t wanted) noexcept nogil
+    cdef bint received(self, size_t nbytes) noexcept nogil
+    cdef void advance(self, size_t nbytes) noexcept
     cdef uint64_t ready(self) except? 0
     cdef int64_t head_ns(self) noexcept
     cdef bint can_resume(self) except -1
-    cdef list take_unlogged(self)
-    cdef object take_fragment(self)
+    cdef void expire(self) noexcept nogil
     cdef object pop_message(self, object decode)
-    cdef object join_head(self, object decode)
     cdef Py_ssize_t head_fragments(self, uint64_t index) noexcept nogil
+    cdef object join_head(self, object decode)
+    cdef object take_fragment(self)
     cdef uint64_t move_out(self, uint64_t most, Record** out) except? 0
     cdef bint unreported(self, uint64_t* lost) noexcept nogil
     cdef bint take_one(self, Record* target, bint at_head) except -1
+    cdef list take_unlogged(self)

@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memmove
 from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
 from ._batch cimport Batch, batch_new, make_object
 from ._clock cimport monotonic_ns
-from ._decoder cimport CONTROL_HEAD, FrameDecoder
+from ._decoder cimport FrameDecoder
 from ._header cimport header_format
 from ._inbox cimport (
     FLAG_TEXT,
@@ -32,6 +32,7 @@ from ._inbox cimport (
 from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
 from ._segment cimport Segment, segment_release
+from ._state cimport CONTROL_HEAD
 from ._wire cimport (
     MAX_HEADER,
     OUT_OF_MEMORY,
