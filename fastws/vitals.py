@@ -25,6 +25,8 @@ _LOOKS = 16
 """Looks in the time that a silence may last."""
 _LOOK_MAX_S = 1.0
 _LATE_S = 0.05
+_BEHIND_PUMP_S = 0.005
+"""After a heartbeat of a pump is due, it is looked for: the pump counts in milliseconds."""
 
 
 class Silence:
@@ -186,15 +188,16 @@ class Vitals(Observed):
         """Send heartbeats, unless a pump does so, and see that they are answered."""
         timeout = heartbeat.every if heartbeat.timeout is None else heartbeat.timeout
         beats = self._beats_of(heartbeat, decoder)
-        due = time.monotonic() + heartbeat.every
+        every = heartbeat.every + (_BEHIND_PUMP_S if isinstance(decoder, PumpedDecoder) else 0.0)
+        due = time.monotonic() + every
         awaited, silence = 0, None
         while True:
             left = due - time.monotonic()
-            # One that has to wait is looked at again, and so is a pump that isn't as punctual as the loop.
+            # One that has to wait, or a pump that is late, is looked at again.
             wait = left if left > 0.0 else max(0.001, min(heartbeat.every / _LOOKS, _LOOK_MAX_S))
             await asyncio.sleep(wait if silence is None else min(wait, silence.next_look_s))
             unanswered, last = beats()
-            due = last / 1e9 + heartbeat.every if last else due
+            due = last / 1e9 + every if last else due
             if unanswered != awaited:
                 awaited = unanswered
                 # Its end is seen above.
