@@ -35,9 +35,9 @@ from fastws._pumped import PumpedDecoder
 
 ROOT = Path(__file__).parents[2]
 EVERY_S = 0.05
-PATIENCE_S = 0.7
+PATIENCE_S = 0.6
 """Of the peer: many times ``EVERY_S``, for a busy machine."""
-BLOCKED_S = 1.2
+BLOCKED_S = 1.0
 TICK_S = 0.002
 
 
