@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -136,7 +137,7 @@ class Observed(UpstreamConnection):
         Raises:
             ValueError: If ``max_events`` is less than 1.
         """
-        return self._bus.subscribe(max_events)
+        return self._bus.subscribe(functools.partial(EventIterator, max_events))
 
     @property
     def given_up(self) -> frozenset[str]:
