@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from .core import Encryption, Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
-from .tls import TlsTransport, unreachable
+from .tls import TlsTransport, unreachable, write_limits
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["PumpPauses", "PumpTransport", "default_pump", "pumpable"]
 
 _STEP, _END, _DRAINED, _GONE = 1, 2, 4, 8
-_HIGH = 64 * 1024
-"""Default of asyncio for bytes that wait before writing pauses."""
 
 _default: Pump | None = None
 
@@ -170,7 +168,7 @@ class PumpTransport(asyncio.Transport):
         self._closing = self._ending = self._writing_paused = False
         self._is_gone = self._is_lost = self._told = False
         self._error: Exception | None = None
-        self._limits = (_HIGH, _HIGH // 4)
+        self._limits = write_limits()
         original.pause_reading()
         unsent = b"" if self._tls is None else self._tls.hand_over()
         # What is left of the handshake's last message goes out ahead of anything else.
@@ -348,14 +346,8 @@ class PumpTransport(asyncio.Transport):
         return low, high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if high is None:
-            high = _HIGH if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high is {high} and low {low}, must be high >= low >= 0")
-        self._limits = (high, low)
-        self._socket.set_limits(high, low)
+        self._limits = write_limits(high, low)
+        self._socket.set_limits(*self._limits)
 
     # Ending
 
