@@ -52,8 +52,19 @@ class PumpSocket:
         Returns:
             Whether that is so; False after the timeout.
         """
+    def begin_beats(self, text: bytes, every_s: float, expects: bool, /) -> None:
+        """Send heartbeats from now on, the first after ``every_s`` seconds.
+
+        Args:
+            text: What they say.
+            every_s: Seconds between two; one that was missed, as the process didn't run, isn't made up for.
+            expects: Whether only what ``decoder.heard`` counts is an answer; else any message is.
+
+        Raises:
+            RuntimeError: If they have begun already.
+        """
     def stop_answers(self) -> None:
-        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """No pong, reply or heartbeat may follow: a close frame is sent next (RFC 6455 5.5.1)."""
     def hold_replies(self) -> None:
         """No message of the pump may come between (RFC 6455 5.4): fragments are sent, until ``write(last, True)``."""
     def end(self) -> None:

@@ -51,6 +51,9 @@ class PumpedDecoder(FrameDecoder):
     def heard(self) -> int:
         """Answers to heartbeats that the pump has seen."""
     @property
+    def beats(self) -> tuple[int, int]:
+        """``time.monotonic_ns()`` of two heartbeats: the earliest that no answer has followed, and the last; or 0."""
+    @property
     def pings(self) -> tuple[int, int]:
         """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""
     @property

@@ -34,7 +34,7 @@ __all__ = ["Connection"]
 MaxQueue = int | None | tuple[int | None, int | None]
 
 _CONTROL, _VIOLATION, _NOTICE = int(Status.CONTROL), int(Status.VIOLATION), int(Status.NOTICE)
-_BURST_MAX = 256 * 1024 - 1024
+_BURST_MAX = 192 * 1024
 """Bytes read before the loop goes through its other callbacks: uvloop reads a socket up to 32 times in a cycle, which
 starves consumers and leaves messages in a cold cache."""
 ANSWERED = 0x80
@@ -212,6 +212,8 @@ class Connection(Blocking):
             (lambda frames: (method := log()) and method(frames)) if self.debug else None,
         )
         decoder.reply_with(None if reply.send is None else reply.send.encode() for reply in self._options.replies)
+        if (heartbeat := self._options.heartbeat) is not None:
+            transport.begin_beats(heartbeat.send.encode(), heartbeat.every, expects=heartbeat.expect is not None)
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -136,7 +137,7 @@ class Observed(UpstreamConnection):
         Raises:
             ValueError: If ``max_events`` is less than 1.
         """
-        return self._bus.subscribe(max_events)
+        return self._bus.subscribe(functools.partial(EventIterator, max_events))
 
     @property
     def given_up(self) -> frozenset[str]:
@@ -230,12 +231,19 @@ class Observed(UpstreamConnection):
             send = self._options.replies[index].send
             assert send is not None  # Or the decoder hadn't said.
             if sent:
-                self.logger.debug("> %s", Frame(TEXT, send.encode()))
+                self._log_sent(send)
             else:
                 self._send_now(send)
+        # What is of the heartbeat comes behind the user's.
+        elif sent:
+            assert self._options.heartbeat is not None
+            self._log_sent(self._options.heartbeat.send)
         else:
-            # What the heartbeat expects comes behind the user's.
             self._heard += 1
+
+    def _log_sent(self, text: str) -> None:
+        """A pump has sent a message."""
+        self.logger.debug("> %s", Frame(TEXT, text.encode()))
 
     def _send_now(self, text: str) -> None:
         """Send a message from a callback, without waiting for anything."""

@@ -32,9 +32,9 @@ class Options:
         exchange_time: Where a message says when it was made, for ``stats.exchange_lag_s``.
         replies: Automatic answers.
         heartbeat: A heartbeat made of messages.
-        receive: Who reads the socket: "loop", the event loop; "thread", a native thread that needs no GIL, so that the
-            connection lives while the loop is blocked; or a `Pump`, a thread of one's own. None is what the environment
-            says in ``FASTWS_RECEIVE``, or "loop".
+        receive: Who reads the socket and sends answers and heartbeats: "loop", the event loop; "thread", a native
+            thread that needs no GIL, so that the connection lives while the loop is blocked; or a `Pump`, a thread of
+            one's own. None is what the environment says in ``FASTWS_RECEIVE``, or "loop".
         on_close: What happens to messages that wait when the connection ends: "drain" delivers them first, "raise"
             discards them and raises at once.
         stale_after: Seconds of silence after which a `Stale` event comes, or a `Staleness`.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from .core import Encryption, Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
-from .tls import TlsTransport, unreachable
+from .tls import TlsTransport, unreachable, write_limits
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["PumpPauses", "PumpTransport", "default_pump", "pumpable"]
 
 _STEP, _END, _DRAINED, _GONE = 1, 2, 4, 8
-_HIGH = 64 * 1024
-"""Default of asyncio for bytes that wait before writing pauses."""
 
 _default: dict[str, Pump] = {}
 """None or one. Threads may ask for it at the same time, and a lock would have to know of forks."""
@@ -168,7 +166,7 @@ class PumpTransport(asyncio.Transport):
         self._closing = self._ending = self._writing_paused = False
         self._is_gone = self._is_lost = self._told = False
         self._error: Exception | None = None
-        self._limits = (_HIGH, _HIGH // 4)
+        self._limits = write_limits()
         original.pause_reading()
         unsent = b"" if self._tls is None else self._tls.hand_over()
         # What is left of the handshake's last message goes out ahead of anything else.
@@ -176,6 +174,7 @@ class PumpTransport(asyncio.Transport):
         self._early: list[bytes] = []
         self._early_bytes = 0
         self._last = False  # What is written next ends a message in fragments.
+        self._beats: tuple[bytes, float, bool] | None = None
         original.set_protocol(_Retired(self))
         if self._ahead:
             original.set_write_buffer_limits(0)
@@ -286,6 +285,8 @@ class PumpTransport(asyncio.Transport):
             last, self._last = self._last, False
             if not self._socket.write(early, last):
                 self._resume_writing()
+        if self._beats is not None:
+            self._socket.begin_beats(*self._beats)
         if self._ending:
             self._socket.end()
         if self._closing and not self._is_gone:
@@ -301,8 +302,15 @@ class PumpTransport(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
 
+    def begin_beats(self, text: bytes, every_s: float, *, expects: bool) -> None:
+        """Have the pump send heartbeats, behind the handshake; see `PumpSocket.begin_beats`."""
+        if self._ahead:
+            self._beats = (text, every_s, expects)
+        else:
+            self._socket.begin_beats(text, every_s, expects)
+
     def stop_answers(self) -> None:
-        """The pump may send neither pongs nor replies any more."""
+        """The pump may send neither pongs, replies nor heartbeats any more."""
         self._socket.stop_answers()
 
     def begin_fragments(self) -> None:
@@ -316,7 +324,7 @@ class PumpTransport(asyncio.Transport):
 
     @property
     def sent(self) -> tuple[int, int]:
-        """What the pump has sent of its own, pongs and replies: (messages, bytes)."""
+        """What the pump has sent of its own, pongs, replies and heartbeats: (messages, bytes)."""
         return self._socket.sent
 
     def can_write_eof(self) -> bool:
@@ -336,14 +344,8 @@ class PumpTransport(asyncio.Transport):
         return low, high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if high is None:
-            high = _HIGH if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high is {high} and low {low}, must be high >= low >= 0")
-        self._limits = (high, low)
-        self._socket.set_limits(high, low)
+        self._limits = write_limits(high, low)
+        self._socket.set_limits(*self._limits)
 
     # Ending
 

@@ -19,12 +19,13 @@ from typing import Any
 
 from .core import Encryption, libssl_missing
 
-__all__ = ["Security", "TlsTransport", "unreachable"]
+__all__ = ["Security", "TlsTransport", "unreachable", "write_limits"]
 
 _HANDSHAKE_TIMEOUT_S = 60.0
 """Default of asyncio, and so is the next."""
 _SHUTDOWN_TIMEOUT_S = 30.0
 _HIGH = 64 * 1024
+"""Default of asyncio for bytes that wait before writing pauses."""
 _READ = 64 * 1024
 _READS_MAX = 4
 """Reads in one cycle of the loop."""
@@ -214,6 +215,21 @@ def _judged_by_objects(context: ssl.SSLContext, server_side: bool, hostname: str
     return context.sslobject_class is not ssl.SSLObject and context.sslsocket_class is ssl.SSLSocket
 
 
+def write_limits(high: int | None = None, low: int | None = None) -> tuple[int, int]:
+    """(high, low) that ``set_write_buffer_limits(high, low)`` of asyncio's transports means.
+
+    Raises:
+        ValueError: If one is negative, or low > high.
+    """
+    if high is None:
+        high = _HIGH if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high is {high} and low {low}, must be high >= low >= 0")
+    return high, low
+
+
 class _Plain(asyncio.Protocol):
     """The protocol of the loop's own transport, which stays paused, and keeps its place in a server."""
 
@@ -262,7 +278,7 @@ class TlsTransport(asyncio.Transport):
         self._watched = [False, False]
         self._paused = self._writing_paused = self._closing = self._shutting = self._over = self._handed = False
         self._buffer = bytearray()
-        self._high, self._low = _HIGH, _HIGH // 4
+        self._high, self._low = write_limits()
         # TLS has messages of its own: reading may want to write, and the other way round.
         self._read_wants_write = self._write_wants_read = False
         self._error: Exception | None = None
@@ -456,13 +472,7 @@ class TlsTransport(asyncio.Transport):
         return self._low, self._high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if high is None:
-            high = _HIGH if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high is {high} and low {low}, must be high >= low >= 0")
-        self._high, self._low = high, low
+        self._high, self._low = write_limits(high, low)
 
     # Handing over
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.protocol import OPEN
 
 from .core import FrameDecoder, PumpedDecoder
 from .liveness import Heartbeat, Staleness
@@ -18,12 +19,14 @@ from .observe.events import Stale
 from .observe.pressure import PauseClock
 from .observed import Observed
 
-__all__ = ["Silence", "Vitals"]
+__all__ = ["Beats", "Silence", "Vitals"]
 
 _LOOKS = 16
 """Looks in the time that a silence may last."""
 _LOOK_MAX_S = 1.0
 _LATE_S = 0.05
+_BEHIND_PUMP_S = 0.005
+"""After a heartbeat of a pump is due, it is looked for: the pump counts in milliseconds."""
 
 
 class Silence:
@@ -78,6 +81,35 @@ class Silence:
             self.seconds += max(0.0, elapsed - paused)
         self._counted, self._paused_s, self._looked_at = counted, paused_s, now
         return self.seconds >= self._limit_s
+
+
+class Beats:
+    """Heartbeats that the event loop sends.
+
+    Args:
+        every_s: Seconds between two.
+        count: Counts what may be an answer.
+        send: Sends one; False if it can't be sent now.
+    """
+
+    def __init__(self, every_s: float, count: Callable[[], int], send: Callable[[], bool]) -> None:
+        self._every_ns = every_s * 1e9
+        self._count = count
+        self._send = send
+        self._due_ns = time.monotonic_ns() + self._every_ns
+        self._before = self._unanswered_ns = self._last_ns = 0
+
+    def __call__(self) -> tuple[int, int]:
+        """Send one if it is due; then as `PumpedDecoder.beats`."""
+        now_ns, counted = time.monotonic_ns(), self._count()
+        if counted != self._before:
+            self._unanswered_ns = 0
+        if now_ns >= self._due_ns and self._send():
+            self._due_ns = now_ns + self._every_ns
+            self._last_ns = now_ns
+            if not self._unanswered_ns:
+                self._before, self._unanswered_ns = counted, now_ns
+        return self._unanswered_ns, self._last_ns
 
 
 class Vitals(Observed):
@@ -153,28 +185,49 @@ class Vitals(Observed):
     # Heartbeats
 
     async def _beat(self, heartbeat: Heartbeat, decoder: FrameDecoder) -> None:
+        """Send heartbeats, unless a pump does so, and see that they are answered."""
         timeout = heartbeat.every if heartbeat.timeout is None else heartbeat.timeout
-
-        def count() -> int:
-            if heartbeat.expect is None:
-                return decoder.messages_received
-            # What a pump has seen counts before the loop gets to it, and although it may be told of too much.
-            return self._heard + (decoder.heard if isinstance(decoder, PumpedDecoder) else 0)
-
-        due = time.monotonic() + heartbeat.every
+        beats = self._beats_of(heartbeat, decoder)
+        every = heartbeat.every + (_BEHIND_PUMP_S if isinstance(decoder, PumpedDecoder) else 0.0)
+        due = time.monotonic() + every
+        awaited, silence = 0, None
         while True:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            due = time.monotonic() + heartbeat.every
-            before = count()
-            silence = Silence(timeout, count, self._pauses)
-            self._send_now(heartbeat.send)
-            while count() == before:
-                await asyncio.sleep(silence.next_look_s)
-                if silence.look() and not kernel.backlog_bytes(self._descriptor):
-                    await self._fail_heartbeat(timeout)
-                    return
+            left = due - time.monotonic()
+            # One that has to wait, or a pump that is late, is looked at again.
+            wait = left if left > 0.0 else max(0.001, min(heartbeat.every / _LOOKS, _LOOK_MAX_S))
+            await asyncio.sleep(wait if silence is None else min(wait, silence.next_look_s))
+            unanswered, last = beats()
+            due = last / 1e9 + every if last else due
+            if unanswered != awaited:
+                awaited = unanswered
+                # Its end is seen above.
+                silence = Silence(timeout, lambda: 0, self._pauses) if unanswered else None
+            elif silence is not None and silence.look() and not kernel.backlog_bytes(self._descriptor):
+                await self._fail_heartbeat(timeout)
+                return
+
+    def _beats_of(self, heartbeat: Heartbeat, decoder: FrameDecoder) -> Callable[[], tuple[int, int]]:
+        """A function that does as `PumpedDecoder.beats`."""
+        if isinstance(decoder, PumpedDecoder):
+            return lambda: decoder.beats
+        expects = heartbeat.expect is not None
+        return Beats(
+            heartbeat.every,
+            lambda: self._heard if expects else decoder.messages_received,
+            lambda: self._send_beat(heartbeat.send),
+        )
+
+    def _send_beat(self, text: str) -> bool:
+        # However many are due between the fragments of a message, one is enough afterwards.
+        if self.send_in_progress is not None:
+            return False
+        self._send_now(text)
+        return True
 
     async def _fail_heartbeat(self, waited_s: float) -> None:
+        if self.protocol.state is not OPEN:
+            # The closing handshake has a timeout of its own.
+            return
         reason = f"heartbeat timeout: no answer within {waited_s:g} s"
         self.logger.error("%s", reason)
         with contextlib.suppress(ConnectionClosed):

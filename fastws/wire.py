@@ -87,7 +87,8 @@ class Notice(enum.IntEnum):
     DISCONNECT = 3
     """(DISCONNECT, reason, close code, 0): a message with the policy `Disconnect` found no room."""
     REPLY = 4
-    """(REPLY, None, index of the `Reply`, 0): a message has matched it; 1 if it was answered already."""
+    """(REPLY, None, index of the `Reply`, 0): a message has matched it; 1 if a pump has answered it. With the index
+    behind those that are answered and 1: a pump has sent a heartbeat."""
     NOTICES_LOST = 5
     """(NOTICES_LOST, None, how many, 0): there were more than `NOTICES_MAX` since the last call."""
     NO_ROOM = 6

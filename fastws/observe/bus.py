@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .events import Event, EventsLost
 
-__all__ = ["EventBus", "EventIterator"]
+__all__ = ["BlockingEventIterator", "EventBus", "EventIterator"]
 
 _OPENING_MAX = 64
 """Most events that are kept for who iterates first."""
 
 
-class EventIterator:
-    """``async for event in connection.events()``: ends when the connection is closed.
+class _Events:
+    """The events that wait for one who iterates.
 
     Args:
         max_events: Most events that wait; older ones are dropped, and an `EventsLost` says how many.
@@ -30,7 +31,6 @@ class EventIterator:
         self._events: deque[Event] = deque(maxlen=max_events)
         self._dropped = 0
         self._ended = ended
-        self._waiters: list[asyncio.Future[None]] = []
 
     def begin(self, events: Iterable[Event], dropped: int) -> None:
         """Called by the bus: events of before, and how many came before those."""
@@ -51,6 +51,24 @@ class EventIterator:
         self._wake()
 
     def _wake(self) -> None:
+        raise NotImplementedError
+
+    def _take(self) -> Event:
+        """The next one, when there is one."""
+        if self._dropped:
+            lost, self._dropped = EventsLost(self._dropped), 0
+            return lost
+        return self._events.popleft()
+
+
+class EventIterator(_Events):
+    """``async for event in connection.events()``: ends when the connection is closed."""
+
+    def __init__(self, max_events: int, ended: bool) -> None:
+        super().__init__(max_events, ended)
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -66,10 +84,51 @@ class EventIterator:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
-        if self._dropped:
-            lost, self._dropped = EventsLost(self._dropped), 0
-            return lost
-        return self._events.popleft()
+        return self._take()
+
+
+class BlockingEventIterator(_Events):
+    """The same for threads other than that of the bus: ``for event in connection.events()`` of `fastws.sync`.
+
+    Args:
+        max_events: Most events that wait; older ones are dropped, and an `EventsLost` says how many.
+        ended: Whether the connection is closed already.
+        timeout: Seconds to wait for an event before `TimeoutError`, after which the iteration may go on; None is no
+            limit.
+    """
+
+    def __init__(self, max_events: int, ended: bool, timeout: float | None = None) -> None:
+        super().__init__(max_events, ended)
+        self._timeout = timeout
+        # Reentrant: the garbage collector may end a connection in the middle of anything.
+        self._changed = threading.Condition(threading.RLock())
+
+    def put(self, event: Event) -> None:
+        """Called by the bus."""
+        with self._changed:
+            super().put(event)
+
+    def end(self) -> None:
+        """What waits is still given."""
+        with self._changed:
+            super().end()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._events or self._ended, self._timeout):
+                raise TimeoutError(f"no event in {self._timeout:g} s")
+            if not self._events:
+                raise StopIteration
+            return self._take()
+
+
+_Iterator = TypeVar("_Iterator", bound=_Events)
 
 
 class EventBus:
@@ -85,12 +144,16 @@ class EventBus:
         self._opening: deque[Event] | None = deque(maxlen=_OPENING_MAX)
         self._opening_dropped = 0
         self._iterated = False
-        self._iterators: weakref.WeakSet[EventIterator] = weakref.WeakSet()
+        self._iterators: weakref.WeakSet[_Events] = weakref.WeakSet()
         self._ended = False
 
-    def subscribe(self, max_events: int) -> EventIterator:
-        """Give all events from now on, as long as the iterator lives; at first also those since the beginning."""
-        iterator = EventIterator(max_events, self._ended)
+    def subscribe(self, make: Callable[[bool], _Iterator]) -> _Iterator:
+        """Give all events from now on, as long as the iterator lives; at first also those since the beginning.
+
+        Args:
+            make: Makes an iterator; is told whether the connection is closed already.
+        """
+        iterator = make(self._ended)
         if self._opening is not None:
             iterator.begin(self._opening, self._opening_dropped)
         self._iterated = True

@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection as UpstreamClientConnection
 from websockets.typing import BytesLike, DataLike
 
 from ..core import PumpedDecoder, Turn
+from ..observe.bus import BlockingEventIterator
 from ..observe.stats import Stats
 from ..options import Options
 from .background import Background
@@ -229,6 +230,37 @@ class Controlled(UpstreamClientConnection):
     def given_up(self) -> frozenset[str]:
         """Keys whose messages the policy `Resync` drops until ``resynced(key)``."""
         return frozenset() if self._control is None else self._control.given_up
+
+    def events(self, max_events: int = 1024, *, timeout: float | None = None) -> BlockingEventIterator:
+        """Iterate on what happens to the connection, until it is closed; for a thread of its own.
+
+        There may be several iterators; each gets all events. The first begins with what has happened since the
+        connection was opened, at most the last 64 events; further ones do so, too, until the next event.
+
+        Args:
+            max_events: Most events that wait; then the oldest are dropped, and an `EventsLost` says how many.
+            timeout: Seconds to wait for an event before `TimeoutError`, after which the iteration may go on; None is
+                no limit.
+
+        Raises:
+            ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
+            RuntimeError: In ``on_event=``, which is called by the thread that events come from.
+        """
+        if timeout is not None and timeout < 0.0:
+            raise ValueError(f"timeout is {timeout}, must be positive or zero")
+
+        def make(ended: bool) -> BlockingEventIterator:
+            return BlockingEventIterator(max_events, ended, timeout)
+
+        if self._control is None:
+            # The data plane stayed with websockets, which tells of nothing.
+            return make(True)
+        if self._is_in_loop:
+            raise RuntimeError("events() would wait for the thread that it is called by")
+        bus = self._control._bus
+        events = self._call(lambda: bus.subscribe(make))
+        # The loop is over, and so are its events.
+        return bus.subscribe(make) if events is None else events
 
     def resynced(self, key: str) -> None:
         """After `ResyncNeeded`: messages of ``key`` are delivered again from now on. Get the snapshot afterwards."""

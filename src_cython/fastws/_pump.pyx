@@ -21,6 +21,7 @@ from ._clock cimport monotonic_ns
 from ._section cimport Section
 from ._pumped cimport (
     ORDER_ABORT,
+    ORDER_BEAT,
     ORDER_CLOSE,
     ORDER_FLUSH,
     ORDER_LOOK,
@@ -143,6 +144,11 @@ cdef extern from "latch.hpp" namespace "fastws" nogil:
 
 cdef enum:
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
+    BEATS_MIN_NS = 1_000_000    # between two heartbeats: the poller counts in milliseconds
+
+
+# Thirty years: what is added to a clock must not overflow.
+cdef double BEATS_MAX_S = 1e9
 
 
 cdef int read_step(Line* line) noexcept nogil:
@@ -151,6 +157,10 @@ cdef int read_step(Line* line) noexcept nogil:
 
 cdef int look_step(Line* line) noexcept nogil:
     return (<PumpedDecoder> line.decoder).look(line)
+
+
+cdef int beat_step(Line* line) noexcept nogil:
+    return (<PumpedDecoder> line.decoder).beat(line)
 
 
 cdef int over_step(Line* line) noexcept nogil:
@@ -277,8 +287,8 @@ cdef class PumpSocket:
         if written.error:
             fastws_set_error(self.line, written.error)
             self.order(ORDER_ABORT)
-        elif written.first:
-            self.order(ORDER_FLUSH)
+        elif written.first or written.beat:
+            self.order((ORDER_FLUSH if written.first else 0) | (ORDER_BEAT if written.beat else 0))
         return written.full
 
     @property
@@ -316,8 +326,23 @@ cdef class PumpSocket:
     cdef void order(self, uint32_t order) noexcept:
         self.pump.native.order(self.line, order)
 
+    def begin_beats(self, bytes text not None, double every_s, bint expects, /):
+        """Send heartbeats from now on, the first after ``every_s`` seconds.
+
+        Args:
+            text: What they say.
+            every_s: Seconds between two; one that was missed, as the process didn't run, isn't made up for.
+            expects: Whether only what ``decoder.heard`` counts is an answer; else any message is.
+
+        Raises:
+            RuntimeError: If they have begun already.
+        """
+        self.check()
+        self.decoder.beat_with(text, expects)
+        self.pump.native.begin_beats(self.line, max(BEATS_MIN_NS, <int64_t> (min(every_s, BEATS_MAX_S) * 1e9)))
+
     def stop_answers(self):
-        """Neither pong nor reply may follow: a close frame is sent next (RFC 6455 5.5.1)."""
+        """No pong, reply or heartbeat may follow: a close frame is sent next (RFC 6455 5.5.1)."""
         self.check()
         self.line.outlet.stop_answers()
 
@@ -500,7 +525,8 @@ cdef class Pump:
     cdef int make(self) except -1:
         self.process = getpid()
         self.native = new NativePump(
-            self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, over_step, orphan_gone
+            self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, beat_step, over_step,
+            orphan_gone,
         )
         return 0
 

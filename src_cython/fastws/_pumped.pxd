@@ -17,11 +17,18 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         size_t waiting
         bint first, full
         int error
+        bint beat
+
+    cdef enum Beat "fastws::Outlet::Beat":
+        BEAT_DONE "fastws::Outlet::BEAT_DONE"
+        BEAT_WAITS "fastws::Outlet::BEAT_WAITS"
+        BEAT_OVER "fastws::Outlet::BEAT_OVER"
 
     cdef cppclass Outlet:
         Written write(const char* data, size_t length, bint last) noexcept
         Written answer(const char* data, size_t length, size_t last, int* sent) noexcept
         Written reply(const char* data, size_t length, uint64_t count) noexcept
+        Written beat(const char* data, size_t length, Beat* what) noexcept
         void stop_answers() noexcept
         void hold_replies() noexcept
         void count_own(uint64_t* messages, uint64_t* nbytes) noexcept
@@ -41,6 +48,7 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         ORDER_FLUSH
         ORDER_CLOSE
         ORDER_ABORT
+        ORDER_BEAT
         REPORT_STEP
         REPORT_END
         REPORT_DRAINED
@@ -50,10 +58,11 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
     ctypedef int (*StepFunction)(Line*) noexcept
 
     cdef cppclass Pump:
-        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction over,
+        Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction beat, StepFunction over,
              void (*orphaned)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
+        void begin_beats(Line* line, int64_t every_ns) noexcept
         size_t lines() noexcept
         bint running() noexcept
         void stop() noexcept
@@ -105,6 +114,13 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef int64_t ping_delay_max_ns
     cdef uint64_t pauses
     cdef int64_t paused_since_ns, paused_ns, pause_max_ns
+    cdef uint64_t unanswered    # what had been heard before the earliest heartbeat without an answer
+    cdef int64_t unanswered_ns, beat_ns     # when that was sent, and the last one; 0: none was
+
+    # Set before heartbeats begin.
+    cdef bint beats_begun
+    cdef string beat_text
+    cdef bint beat_expects      # not any message is an answer
 
     # The pump's own.
     cdef size_t answered_to     # control frames up to here were looked at
@@ -116,16 +132,20 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef int read(self, Line* line) noexcept nogil
     cdef int look(self, Line* line) noexcept nogil
+    cdef int beat(self, Line* line) noexcept nogil
     cdef void finish(self) noexcept nogil
     cdef int end_step(self, Line* line, int step) noexcept nogil
     cdef void decode_pending(self) noexcept nogil
     cdef void gather_pongs(self) noexcept nogil
     cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil
     cdef void send_answers(self, Line* line) noexcept nogil
+    cdef void settle_replies(self) noexcept nogil
+    cdef uint64_t answers(self) noexcept nogil
     cdef void note_pause(self) noexcept nogil
     cdef void end_pause(self) noexcept nogil
     cdef void decode_rest(self) noexcept nogil
     cdef void go_on(self) noexcept
+    cdef int beat_with(self, string text, bint expects) except -1
     cdef int attach(self, Pump* pump, Line* line) except -1
     cdef int detach(self) except -1
     cdef uint64_t fetch(self, bint alone) except? 0

@@ -285,13 +285,51 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.replies.size:
             written = line.outlet.reply(<const char*> self.replies.data, self.replies.size, self.replies.count)
             first |= written.first
-            self.replies.size = self.replies.count = 0
-            if self.replies.capacity > REPLIES_KEEP:
-                free(self.replies.data)
-                self.replies.data = NULL
-                self.replies.capacity = 0
+            self.settle_replies()
         if first:
             self.pump.order(line, ORDER_FLUSH)
+
+    cdef void settle_replies(self) noexcept nogil:
+        self.replies.size = self.replies.count = 0
+        if self.replies.capacity > REPLIES_KEEP:
+            free(self.replies.data)
+            self.replies.data = NULL
+            self.replies.capacity = 0
+
+    cdef int beat(self, Line* line) noexcept nogil:
+        """A heartbeat is due. Whether there will be more."""
+        cdef Beat what = BEAT_DONE
+        cdef Written written
+        cdef bint over
+        self.latch.enter()
+        over = self.ended or self.close_seen
+        self.latch.leave()
+        if over:
+            # The peer has closed the connection or broken a rule: the loop will say so.
+            return False
+        if not self.add(&self.replies, TEXT, <const uint8_t*> self.beat_text.data(), self.beat_text.size()):
+            return True
+        written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, &what)
+        self.settle_replies()
+        if what == BEAT_DONE:
+            # No answer can have come in between: whoever decodes is here.
+            self.latch.enter()
+            self.beat_ns = monotonic_ns()
+            if not self.unanswered_ns or self.answers() != self.unanswered:
+                self.unanswered = self.answers()
+                self.unanswered_ns = self.beat_ns
+            if self.keeps_pings:
+                admission_notice(&self.gate.admission, NOTICE_REPLY, -1, NO_KEY, self.replies_here.size(), True)
+            self.latch.leave()
+            if self.keeps_pings:
+                fastws_report(line, REPORT_STEP)
+        if written.first:
+            self.pump.order(line, ORDER_FLUSH)
+        return what != BEAT_OVER
+
+    cdef uint64_t answers(self) noexcept nogil:
+        """What may be answers to heartbeats, so far."""
+        return self.heard_count if self.beat_expects else self.inbox.messages_in
 
     cdef void note_pause(self) noexcept nogil:
         if not self.paused_since_ns:
@@ -403,6 +441,17 @@ cdef class PumpedDecoder(FrameDecoder):
         for text in kept:
             self.reply_texts.push_back(<string> (b"" if text is None else text))
             self.replies_here.push_back(text is not None)
+
+    cdef int beat_with(self, string text, bint expects) except -1:
+        """What heartbeats say, before they begin."""
+        cdef Guard guard
+        guard.enter(self, self.latch, NULL)
+        if self.beats_begun:
+            raise RuntimeError("heartbeats have begun already")
+        self.beats_begun = True
+        self.beat_text = text
+        self.beat_expects = expects
+        return 0
 
     cdef void take_run(self) noexcept nogil:
         """Unfragmented messages from the head of the ring, with their references."""
@@ -750,6 +799,13 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         guard.enter(self, self.latch, NULL)
         return self.heard_count
+
+    @property
+    def beats(self):
+        """``time.monotonic_ns()`` of two heartbeats: the earliest that no answer has followed, and the last; or 0."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        return self.unanswered_ns if self.answers() == self.unanswered else 0, self.beat_ns
 
     @property
     def pings(self):

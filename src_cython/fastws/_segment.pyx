@@ -21,9 +21,9 @@ cdef extern from *:
     void fastws_pool_unlock() noexcept nogil
     void fastws_pool_lock_new() noexcept nogil
 
-# The last one holds what one read brings, 256 KiB, behind the frame that the read before it cut.
-cdef size_t[SEGMENT_CLASSES] capacities = [16 * 1024, 64 * 1024, 288 * 1024]
-# Most that a pool keeps: 2 MiB, 2 MiB, 9 MiB.
+# The last one holds what one read brings, behind the frame that the read before it cut.
+cdef size_t[SEGMENT_CLASSES] capacities = [16 * 1024, 64 * 1024, 256 * 1024]
+# Most that a pool keeps: 2 MiB, 2 MiB, 8 MiB.
 cdef int[SEGMENT_CLASSES] pool_limits = [128, 32, 32]
 
 ctypedef Segment* SegmentPointer

@@ -26,6 +26,8 @@ enum Order : uint32_t {
     ORDER_CLOSE = 4,        /* once everything is sent */
     ORDER_ABORT = 8,        /* at once */
     ORDER_READ = 16,        /* there is more than the poller knows: with TLS */
+    ORDER_BEATS = 32,       /* heartbeats begin */
+    ORDER_BEAT = 64,        /* one that had to wait can be sent */
 };
 
 /* What happened to a line, for its event loop. */
@@ -37,6 +39,8 @@ enum Report : uint32_t {
 };
 
 struct Line {
+    static constexpr size_t NOWHERE = (size_t)-1;
+
     Line(
         int socket, void *decoder, void *handle, void *reference, std::shared_ptr<Reports> loop,
         std::unique_ptr<Tls> tls = nullptr
@@ -63,9 +67,12 @@ struct Line {
     bool takes = false;                 /* input is wanted; with TLS that isn't what the poller looks for */
     bool more = true;                   /* TLS may hold input that the poller doesn't see: at first that of the handshake */
     bool lingering = false;             /* TLS: close_notify is sent, that of the peer isn't here */
+    size_t beat_place = NOWHERE;        /* among the heartbeats that will be due */
+    int64_t beat_due_ns = 0;
 
     /* Of the pump's lock. */
     uint32_t orders = 0;
+    int64_t beat_every_ns = 0;          /* set before ORDER_BEATS, never again: the pump reads it without the lock */
     bool gone = false;
 
     /* Of the lock of the reports. */

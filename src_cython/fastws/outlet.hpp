@@ -7,8 +7,8 @@
    the pump; so those who have the GIL block on neither for long. Order holds, since nobody sends past data that waits, and
    what is left of a direct write goes ahead of what came after it.
 
-   The pump sends frames of its own: pongs and replies. None follows a close frame (RFC 6455 5.5.1), and a reply, being a
-   message, doesn't come between the fragments of another (5.4): it waits here for the last of them. */
+   The pump sends frames of its own: pongs, replies and heartbeats. None follows a close frame (RFC 6455 5.5.1), and what is a
+   message doesn't come between the fragments of another (5.4): it waits for the last of them, a reply here. */
 
 #pragma once
 
@@ -49,6 +49,14 @@ class Outlet {
         bool first;             /* they are the first ones: the pump must look */
         bool full;              /* crossed the high-water mark: pause writing */
         int error;              /* errno; nothing more can be written */
+        bool beat = false;      /* a heartbeat has waited for the last fragment */
+    };
+
+    /* What became of a heartbeat. */
+    enum Beat : int {
+        BEAT_DONE,
+        BEAT_WAITS,             /* until a write() says so */
+        BEAT_OVER,              /* there will be none any more */
     };
 
     /* ``last``: of the fragments for which replies were held. */
@@ -57,13 +65,15 @@ class Outlet {
         Written written = put(lock, data, length);
         if (!last) return written;
         fragmented_ = false;
+        written.beat = beat_waits_;
+        beat_waits_ = false;
         if (held_.empty() || !answering_ || written.error) return written;
         std::string held;
         held.swap(held_);
         uint64_t count = held_count_;
         held_count_ = 0;
         Written more = put_own(lock, held.data(), held.size(), count);
-        return {more.waiting, written.first || more.first, written.full || more.full, more.error};
+        return {more.waiting, written.first || more.first, written.full || more.full, more.error, written.beat};
     }
 
     /* Pongs; ``sent`` says whether they were. While the peer doesn't read those that it has got, the last one, at ``last``,
@@ -95,6 +105,16 @@ class Outlet {
         } catch (const std::bad_alloc &) {
         }
         return {waiting(), false, false, 0};
+    }
+
+    /* A message, as reply() sends them. Between fragments it isn't held: however many are due meanwhile, one is enough.
+       For a peer that doesn't read, it counts as done. */
+    Written beat(const char *data, size_t length, Beat *what) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        *what = !answering_ || error_ || ending_ ? BEAT_OVER : fragmented_ ? BEAT_WAITS : BEAT_DONE;
+        if (*what == BEAT_WAITS) beat_waits_ = true;
+        if (*what != BEAT_DONE || waiting() > UNSENT_MAX) return {waiting(), false, false, 0};
+        return put_own(lock, data, length, 1);
     }
 
     void stop_answers() {
@@ -368,6 +388,7 @@ class Outlet {
     size_t answers_ = 0;                /* bytes of pongs that wait, at most */
     bool full_ = false, answering_ = true, ending_ = false, ended_ = false;
     bool fragmented_ = false;           /* between the first and the last fragment of a message */
+    bool beat_waits_ = false;           /* for the last fragment */
     std::string held_;                  /* replies meanwhile */
     uint64_t held_count_ = 0, own_messages_ = 0, own_bytes_ = 0;
     int error_ = 0;

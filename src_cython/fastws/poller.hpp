@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <unistd.h>
 #include <vector>
@@ -14,6 +15,14 @@
 #endif
 
 namespace fastws {
+
+/* Milliseconds for which to wait at most, from nanoseconds: not less, since whoever wakes too early waits again, unless it
+   is more than there can be. */
+static inline int wait_ms(int64_t ns) {
+    if (ns <= 0) return 0;
+    int64_t ms = (ns - 1) / 1000000 + 1;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
 
 struct Readiness {
     void *tag;
@@ -50,10 +59,11 @@ class Poller {
         return epoll_ctl(epoll_, operation, fd, &event) < 0 ? errno : 0;
     }
 
-    void wait(std::vector<Readiness> &ready) {
+    /* timeout_ms: -1 is no limit. It may come back earlier, with nothing. */
+    void wait(std::vector<Readiness> &ready, int timeout_ms) {
         epoll_event events[EVENTS_MAX];
         ready.clear();
-        int count = epoll_wait(epoll_, events, EVENTS_MAX, -1);
+        int count = epoll_wait(epoll_, events, EVENTS_MAX, timeout_ms);
         for (int i = 0; i < count; i++) {
             uint32_t happened = events[i].events;
             bool over = happened & (EPOLLHUP | EPOLLERR);
@@ -94,9 +104,9 @@ class Poller {
         return 0;
     }
 
-    void wait(std::vector<Readiness> &ready) {
+    void wait(std::vector<Readiness> &ready, int timeout_ms) {
         ready.clear();
-        if (poll(polled_.data(), (nfds_t)polled_.size(), -1) <= 0) return;
+        if (poll(polled_.data(), (nfds_t)polled_.size(), timeout_ms) <= 0) return;
         for (size_t i = 0; i < polled_.size(); i++) {
             short happened = polled_[i].revents;
             bool over = happened & (POLLHUP | POLLERR | POLLNVAL);

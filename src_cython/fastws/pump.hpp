@@ -1,4 +1,5 @@
-/* A thread that owns sockets: it reads when they are readable, sends what waits, closes. It never needs the GIL.
+/* A thread that owns sockets: it reads when they are readable, sends what waits and heartbeats, closes. It never needs the
+   GIL.
 
    The hand-over between the pump and other threads:
 
@@ -27,7 +28,9 @@
 #include <sched.h>
 #endif
 
+#include "beats.hpp"
 #include "bell.hpp"
+#include "clock.hpp"
 #include "line.hpp"
 #include "poller.hpp"
 
@@ -44,10 +47,12 @@ class Pump {
   public:
     typedef int (*StepFunction)(Line *);
 
-    /* read: the socket is readable. look: ORDER_LOOK. over: the line is about to be closed; what it returns is ignored.
-       orphaned: a line is gone of which nobody takes reports. */
-    Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction over, void (*orphaned)())
-        : name_(name), cpu_(cpu), read_(read), look_(look), over_(over), orphaned_(orphaned) {}
+    /* read: the socket is readable. look: ORDER_LOOK. beat: a heartbeat is due; returns whether there will be more of them.
+       over: the line is about to be closed; what it returns is ignored. orphaned: a line is gone of which nobody takes
+       reports. */
+    Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction beat, StepFunction over,
+         void (*orphaned)())
+        : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned) {}
     Pump(const Pump &) = delete;
     Pump &operator=(const Pump &) = delete;
     ~Pump() { stop(); }
@@ -72,6 +77,14 @@ class Pump {
     void order(Line *line, uint32_t order) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!line->gone) give(line, order);
+    }
+
+    /* Heartbeats, one each so many nanoseconds from now on; once for a line. */
+    void begin_beats(Line *line, int64_t every_ns) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (line->gone || line->beat_every_ns) return;
+        line->beat_every_ns = every_ns;
+        give(line, ORDER_BEATS);
     }
 
     /* Lines whose memory may go. */
@@ -106,6 +119,7 @@ class Pump {
 
   private:
     static constexpr int DRAINS_MAX = 16;   /* reads in one go */
+    static constexpr int BEATS_MAX = 256;   /* heartbeats in one go */
 
     int start() {
         int error = poller_.open();
@@ -155,7 +169,7 @@ class Pump {
         std::vector<uint32_t> orders;
         settle_in();
         for (;;) {
-            poller_.wait(ready);
+            poller_.wait(ready, beat());
             for (const Readiness &one : ready) {
                 Line *line = (Line *)one.tag;
                 if (line == nullptr) continue;
@@ -207,11 +221,38 @@ class Pump {
             return;
         }
         if (orders & ORDER_CLOSE) line->closing = true;
+        if (line->closing) beats_.remove(line);
         if ((orders & (ORDER_FLUSH | ORDER_CLOSE)) && !flush(line)) return;
+        if ((orders & ORDER_BEATS) && !line->closing && !line->at_end) beats_.set(line, monotonic_ns() + line->beat_every_ns);
+        if ((orders & ORDER_BEAT) && beats_.has(line)) beat(line, monotonic_ns());
         if (!line->closing && (orders & ORDER_LOOK)) {
             after(line, line->at_end ? (int)STEP_END : look_(line));
         } else if ((orders & ORDER_READ) && line->takes) {
             input(line);
+        }
+    }
+
+    /* Send the heartbeats that are due. Returns for how many milliseconds there is nothing to do; -1: nothing ever. */
+    int beat() {
+        if (beats_.empty()) return -1;
+        int64_t now_ns = monotonic_ns();
+        bool any = false;
+        for (int i = 0; i < BEATS_MAX && !beats_.empty() && beats_.next()->beat_due_ns <= now_ns; i++) {
+            any = true;
+            beat(beats_.next(), now_ns);
+        }
+        if (beats_.empty()) return -1;
+        return wait_ms(beats_.next()->beat_due_ns - (any ? monotonic_ns() : now_ns));
+    }
+
+    /* Those that were missed, as the process didn't run, aren't made up for. */
+    void beat(Line *line, int64_t now_ns) {
+        int64_t due_ns = line->beat_due_ns + line->beat_every_ns;
+        if (line->beat_due_ns > now_ns || due_ns <= now_ns) due_ns = now_ns + line->beat_every_ns;
+        if (beat_(line)) {
+            beats_.set(line, due_ns);
+        } else {
+            beats_.remove(line);
         }
     }
 
@@ -259,6 +300,7 @@ class Pump {
         line->blocked = step == STEP_BLOCKED;
         if (step == STEP_END && !line->at_end) {
             line->at_end = true;
+            beats_.remove(line);
             report(line, REPORT_END);
         }
         attend(line);
@@ -315,6 +357,7 @@ class Pump {
     void close(Line *line) {
         poller_.set(line->fd, line, false, false, line->reading, line->writing);
         line->reading = line->writing = false;
+        beats_.remove(line);
         line->outlet.close();
         over_(line);
         std::lock_guard<std::mutex> lock(mutex_);
@@ -338,9 +381,10 @@ class Pump {
 
     const std::string name_;
     const int cpu_;
-    const StepFunction read_, look_, over_;
+    const StepFunction read_, look_, beat_, over_;
     void (*const orphaned_)();
     Poller poller_;
+    Beats beats_;
     Bell bell_;
     std::mutex mutex_;
     std::vector<Line *> ordered_, gone_;

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import time
 
 import pytest
-from core.streams import PING, PONG, TEXT
+from core.streams import CLOSE, PING, PONG, TEXT
 
 import fastws
 from fastws import ConnectionClosedError, Heartbeat, Stale, Staleness
@@ -185,11 +186,11 @@ async def test_no_ping_task_is_left(side):
 @over_loops
 async def test_heartbeats(side, link):
     heartbeat = Heartbeat(0.05, "ping", timeout=5)
+    started = time.monotonic()
     async with against_peer(side, link, heartbeat=heartbeat) as (ws, peer):
-        started = time.monotonic()
         for number in range(1, 4):
             assert await peer.read() == (TEXT, True, b"ping")
-            assert time.monotonic() - started >= 0.05 * number - 0.01
+            assert time.monotonic() - started >= 0.05 * number - TICK
             await peer.send(TEXT, b"pong")
         assert time.monotonic() - started < 0.15 + SLACK
         assert [await ws.recv() for _ in range(3)] == ["pong"] * 3
@@ -205,7 +206,7 @@ async def test_a_heartbeat_without_an_answer(side, caplog):
         started = time.monotonic()
         # Pongs aren't messages.
         await peer.send(PONG)
-        assert await peer.expect_close() == (1011, "heartbeat timeout: no answer within 0.05 s")
+        assert await close_behind_beats(peer) == (1011, "heartbeat timeout: no answer within 0.05 s")
         assert 0.04 <= time.monotonic() - started < 0.05 + 0.1 + SLACK
         with pytest.raises(ConnectionClosedError, match="heartbeat timeout"):
             await receiving
@@ -225,8 +226,17 @@ async def test_the_answer_that_is_expected(side):
         assert (ws.stats.answered, ws.stats.queued_messages) == (2, 0)
         assert await peer.read() == (TEXT, True, b'{"op":"ping"}')
         sending = asyncio.create_task(feed(peer))
-        assert (await peer.expect_close())[0] == 1011
+        assert (await close_behind_beats(peer))[0] == 1011
         sending.cancel()
+
+
+async def close_behind_beats(peer):
+    """(code, reason) of the close frame: until then, heartbeats are sent, answered or not."""
+    while (frame := await peer.read())[0] == TEXT:
+        pass
+    opcode, _, payload = frame
+    assert opcode == CLOSE
+    return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
 
 
 async def feed(peer):
@@ -247,7 +257,7 @@ async def test_an_answer_that_is_bare_text(side):
         assert (ws.stats.answered, ws.stats.queued_messages) == (2, 0)
         assert await peer.read() == (TEXT, True, b"ping")
         peer.write(peer.frame(TEXT, b"pong?"))
-        assert (await peer.expect_close())[0] == 1011
+        assert (await close_behind_beats(peer))[0] == 1011
     for expect in ({}, ""):
         with pytest.raises(ValueError, match="expect needs"):
             Heartbeat(1, "ping", expect=expect)
@@ -276,6 +286,24 @@ async def test_heartbeats_while_we_do_not_read(side):
         await asyncio.sleep(0.25)
         assert ws.state is fastws.State.OPEN
         assert await peer.read() == (TEXT, True, b"ping")
+
+
+@on_asyncio
+async def test_no_answer_is_due_in_the_closing_handshake(caplog):
+    """The peer reads our close frame late: what it sent before still comes."""
+    heartbeat = Heartbeat(0.02, "ping", expect="pong", timeout=0.04)
+    async with against_peer("client", heartbeat=heartbeat) as (ws, peer):
+        assert await peer.read() == (TEXT, True, b"ping")
+        closing = asyncio.create_task(ws.close())
+        assert (await close_behind_beats(peer))[0] == 1000
+        await asyncio.sleep(0.2)
+        await peer.send(TEXT, b"late")
+        await peer.send(CLOSE, b"\x03\xe8")
+        await peer.end()
+        await closing
+        assert await ws.recv() == "late"
+        assert (ws.close_code, ws.close_reason) == (1000, "")
+        assert "heartbeat timeout" not in caplog.text
 
 
 # Staleness

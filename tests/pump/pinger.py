@@ -1,9 +1,11 @@
 """A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
 
-Arguments: seconds between two pings, and for TLS the files of a certificate and of its key. It prints its port. After
-the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its number as payload, then ten
-text messages, each the number of the ping. To the text message "report" it answers with a message "report " and, as
-JSON, the numbers of the pongs in their order and the longest time until one came; to "beat" with the same.
+Arguments: seconds between two pings, for how many seconds it has patience, and for TLS the files of a certificate and
+of its key. It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds
+with its number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers
+with a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came, and
+the number of messages "beat"; to "beat" with the same. Without a "beat" it closes when it has no more patience, with
+4004 as OKX does.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def frames_of(data: bytearray) -> list[tuple[int, bytes]]:
     return found
 
 
-def serve(connection: socket.socket, interval: float) -> None:
+def serve(connection: socket.socket, interval: float, patience: float) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         head += connection.recv(4096)
@@ -53,9 +55,13 @@ def serve(connection: socket.socket, interval: float) -> None:
     pongs: list[int] = []
     longest = 0.0
     due = time.monotonic()
-    number = 0
+    number = beats = 0
+    over = due + patience
     while True:
-        wait = max(0.0, due - time.monotonic())
+        if time.monotonic() >= over:
+            connection.sendall(frame(0x8, struct.pack(">H", 4004) + b"No data received"))
+            return
+        wait = max(0.0, min(due, over) - time.monotonic())
         pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
         if pending or select.select([connection], [], [], wait)[0]:
             got = connection.recv(65536)
@@ -70,9 +76,11 @@ def serve(connection: socket.socket, interval: float) -> None:
                     answer = frame(0xA, payload)
                     connection.sendall(answer)
                 elif opcode == 0x1 and payload == b"report":
-                    report = json.dumps({"pings": number, "pongs": pongs, "longest": longest}).encode()
-                    connection.sendall(frame(0x1, b"report " + report[:60000]))
+                    report = {"beats": beats, "pings": number, "longest": longest, "pongs": pongs}
+                    connection.sendall(frame(0x1, b"report " + json.dumps(report).encode()[:60000]))
                 elif opcode == 0x1 and payload == b"beat":
+                    beats += 1
+                    over = time.monotonic() + patience
                     connection.sendall(frame(0x1, payload))
                 elif opcode == 0x8:
                     connection.sendall(frame(0x8, payload))
@@ -90,9 +98,9 @@ if __name__ == "__main__":
         print(listener.getsockname()[1], flush=True)
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if sys.argv[2:]:
+        if sys.argv[3:]:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*sys.argv[2:])
+            context.load_cert_chain(*sys.argv[3:])
             client = context.wrap_socket(client, server_side=True)
         with client:
-            serve(client, float(sys.argv[1]))
+            serve(client, float(sys.argv[1]), float(sys.argv[2]))

@@ -16,10 +16,13 @@ PINGER = Path(__file__).with_name("pinger.py")
 
 @contextlib.contextmanager
 def pinger_process(
-    interval: float, certificate: Certificate | None = None
+    interval: float, certificate: Certificate | None = None, patience: float = 1000.0
 ) -> Iterator[tuple[str, dict[str, Any], subprocess.Popen[str]]]:
-    """(URI, options of the client, process) of a server that pings each ``interval`` seconds."""
-    command = [sys.executable, str(PINGER), str(interval)]
+    """(URI, options of the client, process) of a server that pings each ``interval`` seconds.
+
+    It closes when no heartbeat has come for ``patience`` seconds.
+    """
+    command = [sys.executable, str(PINGER), str(interval), str(patience)]
     options: dict[str, Any] = {}
     if certificate is not None:
         command += [str(certificate.cert), str(certificate.key)]

@@ -5,12 +5,12 @@ Usage: python -m tests.pump.stress [--seconds N] [--seed S] [--connections N]
 Each connection is a pair of sockets. The peer floods one end with numbered messages, whole and fragmented, and pings,
 and reads what comes back; the other end belongs to a pump. A consumer takes messages in every way there is, a meddler
 looks at figures and changes its mind about reading, writers send numbered frames, some in fragments, while pings and
-questions are answered, and the connection ends in one of several ways. Afterwards:
+questions are answered and heartbeats are sent, and the connection ends in one of several ways. Afterwards:
 
 - what came is what was delivered, lost under a name, or is still queued; what the consumer has counted agrees;
 - messages are in their order, each at most once, and without loss none is missing;
 - each frame that came back is whole: those of a writer in their order, pongs in the order of the pings, as many
-  replies as questions, and none of them between fragments.
+  replies as questions and heartbeats as were counted, and none of them between fragments.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Trial:
         if choices.randrange(2) == 0:
             # As if all were logged.
             self.decoder.call_ahead(None, lambda frames: None)
-        self.questions = 0  # that the peer has sent
+        self.beats_s = choices.choice((0.0, 0.0, 0.001, 0.003, 0.02))  # between two heartbeats, if there are any
+        self.questions = self.replied = 0  # that the peer has sent, and what it has got
         self.replies = [reply.send.encode() for reply in self.options.get("replies", ())]
         self.decoder.reply_with(self.replies)
         self.message = threading.Lock()  # of one writer at a time
@@ -126,6 +127,8 @@ class Trial:
         ]
         for thread in self.threads:
             thread.start()
+        if self.beats_s:
+            self.line.begin_beats(b"beat", self.beats_s, False)
         self.line.pause(False)
 
     def guarded(self, work: Callable[[random.Random], None], choices: random.Random) -> None:
@@ -194,7 +197,7 @@ class Trial:
         """Read what the pump and the writers send: whole frames, each sequence in its order."""
         decoder = FrameDecoder("server", max_size=None, max_queue_bytes=None)
         next_numbers = [0, 0]
-        pongs = replies = 0
+        pongs = beats = 0
         while True:
             try:
                 data = self.theirs.recv(choices.choice((10, 1000, 100_000)))
@@ -204,8 +207,9 @@ class Trial:
             if decoder.violation is not None:
                 raise Broken(f"frames were mixed up: {decoder.violation}")
             for message in decoder.take():
-                if message == "reply":
-                    replies += 1
+                if message in ("reply", "beat"):
+                    self.replied += message == "reply"
+                    beats += message == "beat"
                     continue
                 writer, number = map(int, str(message).split(":")[:2])
                 if number != next_numbers[writer]:
@@ -222,8 +226,10 @@ class Trial:
         if self.end == "end":
             if pongs != len(self.pings):
                 raise Broken(f"{pongs} pongs to {len(self.pings)} pings")
-            if replies != self.questions:
-                raise Broken(f"{replies} replies to {self.questions} questions")
+            if self.replied != self.questions:
+                raise Broken(f"{self.replied} replies to {self.questions} questions")
+            if self.replied + beats != self.line.sent[0]:
+                raise Broken(f"{self.replied} replies and {beats} heartbeats of {self.line.sent[0]}")
             if next_numbers != self.written:
                 raise Broken(f"{next_numbers} frames came of {self.written}")
 
@@ -316,6 +322,9 @@ class Trial:
                     decoder.timed_controls()
                 case 5:
                     _ = decoder.pause, decoder.pings, decoder.oldest_ns, decoder.queued_messages_max
+                    unanswered, last = decoder.beats
+                    if unanswered > last or (last and not self.beats_s):
+                        raise Broken(f"heartbeats at {unanswered} and {last}")
                 case 6:
                     _ = decoder.queued_bytes, decoder.queued_frames, decoder.current_size, decoder.partial_frame
                 case 7:
@@ -353,7 +362,7 @@ class Trial:
             if self.writing:
                 return
         while not self.gone.is_set() and not (
-            self.ended.is_set() and self.decoder.pings[0] == len(self.pings) and self.line.sent[0] == self.questions
+            self.ended.is_set() and self.decoder.pings[0] == len(self.pings) and self.replied == self.questions
         ):
             time.sleep(0.0005)
         self.line.close()

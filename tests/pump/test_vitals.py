@@ -8,6 +8,7 @@ import time
 
 import pytest
 from connection.net import against_peer, over_loops
+from connection.test_liveness import close_behind_beats
 from core.streams import PING, TEXT
 
 import fastws
@@ -73,7 +74,7 @@ async def test_a_dead_peer_is_found_after_a_block(vitals, reason):
         sleeping(2 * TIMEOUT_S)
         with pytest.raises(fastws.ConnectionClosedError, match=reason):
             await ws.recv()
-        assert await peer.expect_close() == (1011, reason)
+        assert await close_behind_beats(peer) == (1011, reason)
 
 
 @over_loops
