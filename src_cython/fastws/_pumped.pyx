@@ -804,7 +804,7 @@ cdef class PumpedDecoder(FrameDecoder):
     def beats(self):
         """``time.monotonic_ns()`` of two heartbeats: the earliest that no answer has followed, and the last; or 0."""
         cdef Guard guard
-        guard.enter(self.latch, False)
+        guard.enter(self, self.latch, NULL)
         return self.unanswered_ns if self.answers() == self.unanswered else 0, self.beat_ns
 
     @property
