@@ -20,9 +20,6 @@ cdef extern from *:
     void fastws_drop(PyObject* object)
 
 
-EXECUTING = "coroutine already executing"       # as CPython says it
-
-
 @cython.freelist(16)
 cdef class Coroutine:
     """Nothing is done before it is awaited. Subclasses say what."""
@@ -41,8 +38,7 @@ cdef class Coroutine:
     cdef int step(self, PyObject* value, PyObject** result) except -1:
         cdef int status
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         if not self.begun:
             if value != <PyObject*> None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
@@ -103,8 +99,7 @@ cdef class Coroutine:
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits. If it wasn't begun, nothing is done."""
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         waiting = self.waiting
         if waiting is None:
             if self.begun:
@@ -127,8 +122,7 @@ cdef class Coroutine:
     def close(self):
         """Stop waiting. If it wasn't begun, nothing is done."""
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         self.stop()
 
     cdef int stop(self) except -1:

@@ -40,8 +40,6 @@ cdef enum:
     CLOCK_EVERY_MAX = 32        # messages between two looks at the clock
     SAMPLES_MAX = 16            # messages of a batch whose waiting time is looked at
 
-EXECUTING = "coroutine already executing"       # as CPython says it
-
 
 cdef tuple quantiles(const Histogram* histogram):
     return (
@@ -348,8 +346,7 @@ cdef class Message:
         cdef bint resumable
         cdef Section section
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         if self.waiting is None:
             section.enter(self.decoder)
             if not self.turn.is_busy and ready(self.decoder):
@@ -412,8 +409,7 @@ cdef class Message:
     def throw(self, typ, val=None, tb=None, /):
         """Raise an exception where it waits."""
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         waiting = self.waiting
         if waiting is None:
             if isinstance(typ, BaseException):
@@ -432,8 +428,7 @@ cdef class Message:
     def close(self):
         """Stop waiting."""
         cdef Claimed claimed
-        if not claimed.take(&self.running):
-            raise ValueError(EXECUTING)
+        claimed.take(&self.running)
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.close()

@@ -11,4 +11,4 @@ cdef extern from "section.hpp" namespace "fastws":
         bint is_taken() noexcept
 
     cdef cppclass Claimed:
-        bint take(Claim* claim) noexcept
+        int take(Claim* claim) except -1

@@ -90,10 +90,14 @@ class Claimed {
         if (claim_ != nullptr) claim_->give();
     }
 
-    bool take(Claim *claim) {
-        if (!claim->take()) return false;
+    /* -1 with the ValueError of CPython's own coroutines set if it is taken. */
+    int take(Claim *claim) {
+        if (!claim->take()) {
+            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+            return -1;
+        }
         claim_ = claim;
-        return true;
+        return 0;
     }
 
   private:

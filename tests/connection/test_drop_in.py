@@ -231,6 +231,7 @@ async def test_create_connection(client_of, server_of, link):
                 assert await asyncio.wait_for(await ws.ping(), 5) >= 0
             done.set()
         for ws in ends:
+            await ws.wait_closed()
             assert (ws.close_code, ws.state) == (1000, websockets.State.CLOSED)
 
 
