@@ -65,7 +65,7 @@ cdef class Coroutine:
 
     def __await__(self):
         cdef Claimed claimed
-        if not claimed.take(&self.running) or self.waiting is not None:
+        if not claimed.try_take(&self.running) or self.waiting is not None:
             raise RuntimeError("coroutine is being awaited already")
         return self
 

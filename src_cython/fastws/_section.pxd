@@ -11,4 +11,5 @@ cdef extern from "section.hpp" namespace "fastws":
         bint is_taken() noexcept
 
     cdef cppclass Claimed:
+        bint try_take(Claim* claim) noexcept
         int take(Claim* claim) except -1

@@ -90,14 +90,17 @@ class Claimed {
         if (claim_ != nullptr) claim_->give();
     }
 
+    bool try_take(Claim *claim) {
+        if (!claim->take()) return false;
+        claim_ = claim;
+        return true;
+    }
+
     /* -1 with the ValueError of CPython's own coroutines set if it is taken. */
     int take(Claim *claim) {
-        if (!claim->take()) {
-            PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-            return -1;
-        }
-        claim_ = claim;
-        return 0;
+        if (try_take(claim)) return 0;
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
     }
 
   private:
