@@ -19,7 +19,11 @@ _LOOK_S = 1.0
 
 
 class BatchIterator(Iterator[Batch]):
-    """What ``iter_batches()`` of connections gives; it can be continued after a `TimeoutError`."""
+    """What ``iter_batches()`` of connections gives; it can be continued after a `TimeoutError`.
+
+    Raises:
+        ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,10 @@ class BatchIterator(Iterator[Batch]):
         max_messages: int | None,
         timeout: float | None,
     ) -> None:
+        if max_messages is not None and max_messages < 1:
+            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
+        if timeout is not None and timeout < 0.0:
+            raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._receive = receive
         self._max_messages = max_messages
         self._timeout = timeout
@@ -68,13 +76,10 @@ class Blocking(Receiving):
                 connection was closed before the connection, and all messages that are there were received.
             ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
         """
-        if max_messages is not None and max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-        if timeout is not None and timeout < 0.0:
-            raise ValueError(f"timeout is {timeout}, must be positive or zero")
+        batches = BatchIterator(self._next_batch, max_messages, timeout)
         if not isinstance(self._decoder, PumpedDecoder):
             raise RuntimeError('iter_batches() needs a connection with receive="thread"; here the event loop receives')
-        return BatchIterator(self._next_batch, max_messages, timeout)
+        return batches
 
     def _next_batch(self, max_messages: int | None, timeout: float | None) -> Batch:
         decoder, turn = self._decoder, self._turn

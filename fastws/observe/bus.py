@@ -95,10 +95,15 @@ class BlockingEventIterator(_Events):
         ended: Whether the connection is closed already.
         timeout: Seconds to wait for an event before `TimeoutError`, after which the iteration may go on; None is no
             limit.
+
+    Raises:
+        ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
     """
 
     def __init__(self, max_events: int, ended: bool, timeout: float | None = None) -> None:
         super().__init__(max_events, ended)
+        if timeout is not None and timeout < 0.0:
+            raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._timeout = timeout
         # Reentrant: the garbage collector may end a connection in the middle of anything.
         self._changed = threading.Condition(threading.RLock())

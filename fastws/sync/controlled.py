@@ -246,8 +246,6 @@ class Controlled(UpstreamClientConnection):
             ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
             RuntimeError: In ``on_event=``, which is called by the thread that events come from.
         """
-        if timeout is not None and timeout < 0.0:
-            raise ValueError(f"timeout is {timeout}, must be positive or zero")
 
         def make(ended: bool) -> BlockingEventIterator:
             return BlockingEventIterator(max_events, ended, timeout)

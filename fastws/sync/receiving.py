@@ -157,10 +157,6 @@ class Receiving(Opening):
         Raises:
             ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
         """
-        if max_messages is not None and max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-        if timeout is not None and timeout < 0.0:
-            raise ValueError(f"timeout is {timeout}, must be positive or zero")
         return BatchIterator(self.recv_batch, max_messages, timeout)
 
     def recv_streaming(self, decode: bool | None = None) -> Any:

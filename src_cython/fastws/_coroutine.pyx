@@ -3,6 +3,7 @@
 cimport cython
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 
 from ._section cimport Claimed
 
@@ -14,10 +15,8 @@ cdef extern from *:
     static inline int fastws_step_of(PyObject *iter, PyObject *value, PyObject **result) {
         return (int)PyIter_Send(iter, value, result);
     }
-    static inline void fastws_drop(PyObject *object) { Py_XDECREF(object); }
     """
     int fastws_step_of(PyObject* iterator, PyObject* value, PyObject** result) except -1
-    void fastws_drop(PyObject* object)
 
 
 @cython.freelist(16)
@@ -76,7 +75,7 @@ cdef class Coroutine:
         cdef PyObject* result = NULL
         cdef int status = self.step(<PyObject*> None, &result)
         cdef object taken = <object> result
-        fastws_drop(result)
+        Py_XDECREF(result)
         if status == STEP_NEXT:
             return taken
         if taken is None:
@@ -91,7 +90,7 @@ cdef class Coroutine:
         cdef PyObject* result = NULL
         cdef int status = self.step(value, &result)
         cdef object taken = <object> result
-        fastws_drop(result)
+        Py_XDECREF(result)
         if status == STEP_RETURN:
             raise StopIteration(taken)
         return taken

@@ -5,7 +5,6 @@ from ._inbox cimport Record
 
 
 cdef class FrameDecoder(Decoding):
-    cdef void* lend_memory(self, size_t* size) except NULL
     cdef object lend(self, Py_ssize_t sizehint)
     cdef int prepare(self, Py_ssize_t sizehint) except -1
     cdef int updated(self, Py_ssize_t nbytes) except -1

@@ -134,23 +134,18 @@ cdef class FrameDecoder(Decoding):
         """
         return self.lend(sizehint)
 
-    cdef void* lend_memory(self, size_t* size) except NULL:
-        """As `lend`, for who reads at once: it isn't kept from being moved."""
-        cdef Guard guard
-        guard.enter(self.latch, self.decoding)
-        if self.reserve(0) < 0:
-            raise MemoryError("no memory for received bytes")
-        size[0] = self.lent
-        return self.segment.data + self.filled
-
     cdef object lend(self, Py_ssize_t sizehint):
+        cdef Section section
+        section.enter(self)
         self.prepare(sizehint)
+        section.leave()
         return PyMemoryView_FromObject(self)
 
     cdef int prepare(self, Py_ssize_t sizehint) except -1:
+        """Have ``lent`` bytes of room behind ``filled``. Whoever keeps the place has to keep it from being moved."""
         cdef size_t wanted = 0
         cdef Guard guard
-        guard.enter(self, self.latch, &self.decoding)
+        guard.enter(self.latch, self.decoding)
         if self.hinted and sizehint > 0:
             wanted = min(<size_t> sizehint + RECORD_MAX, <size_t> HINT_MAX)
         if self.reserve(wanted) < 0:

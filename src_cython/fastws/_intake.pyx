@@ -85,7 +85,7 @@ cdef class Intake:
         cdef object transport
         cdef void* target
         cdef Segment* segment
-        cdef size_t size = 0
+        cdef size_t size
         cdef Py_ssize_t nbytes
         cdef int error, status
         cdef Section section
@@ -94,17 +94,19 @@ cdef class Intake:
         if transport is None or transport._conn_lost:
             return
         try:
-            target = self.decoder.lend_memory(&size)
+            self.decoder.prepare(-1)
         except MemoryError as exc:
             section.leave()
             transport._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return
+        segment = self.decoder.segment
+        target = segment.data + self.decoder.filled
+        size = self.decoder.lent
         if size <= WITH_GIL_MAX:
             nbytes = fastws_read_now(self.descriptor, target, size)
             error = errno
         else:
             # Kept for the kernel, whatever others do with the decoder meanwhile.
-            segment = self.decoder.segment
             segment_hold(segment, 1)
             with nogil:
                 nbytes = fastws_read_now(self.descriptor, target, size)

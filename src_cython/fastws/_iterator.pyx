@@ -3,7 +3,7 @@
 cimport cython
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_REFCNT
+from cpython.ref cimport Py_INCREF, Py_REFCNT, Py_XDECREF
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int64_t, uint64_t
 
@@ -401,7 +401,7 @@ cdef class Message:
         cdef PyObject* result = NULL
         cdef int status = self.step(<PyObject*> value, &result)
         cdef object taken = <object> result
-        _DECREF(result)
+        Py_XDECREF(result)
         if status == SEND_RETURN:
             raise StopIteration(taken)
         return taken
@@ -432,13 +432,6 @@ cdef class Message:
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.close()
-
-
-cdef extern from *:
-    """
-    static inline void fastws_decref(PyObject *object) { Py_XDECREF(object); }
-    """
-    void _DECREF "fastws_decref"(PyObject* object)
 
 
 cdef int message_send(PyObject* message, PyObject* value, PyObject** result) except -1:
@@ -482,15 +475,13 @@ cdef class MessageIterator:
         # One awaitable serves message after message, unless somebody still holds it; whoever must wait gets a
         # coroutine of its own.
         cdef Message message
-        cdef bint waits
         cdef Section section
         section.enter(self.decoder)
         message = self.message
         if message is None:
             section.leave()
             return _ended()
-        waits = message.turn.is_busy or not ready(self.decoder)
-        if waits:
+        if message.turn.is_busy or not ready(self.decoder):
             section.leave()
             return message.wait()
         if Py_REFCNT(message) > 2:      # ours are the iterator's and the variable's

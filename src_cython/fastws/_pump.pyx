@@ -10,7 +10,7 @@ import weakref
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
@@ -52,7 +52,6 @@ cdef extern from *:
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
-    static inline void fastws_drop(PyObject *object) { Py_XDECREF(object); }
     static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
@@ -116,7 +115,6 @@ cdef extern from *:
     void fastws_close_fd(int fd) noexcept
     void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
-    void fastws_drop(PyObject* obj) noexcept
     void fastws_release(Line* line) noexcept
     Line* fastws_new_line(
         int fd, void* decoder, void* handle, void* reference, shared_ptr[Reports] reports, void* ssl
@@ -251,7 +249,7 @@ cdef class PumpSocket:
     def __dealloc__(self):
         if self.line != NULL:
             self.close_line()
-        fastws_drop(self.reference)
+        Py_XDECREF(self.reference)
 
     cdef void close_line(self) noexcept:
         # The collector may have cleared what is an object.

@@ -39,8 +39,6 @@ enum Report : uint32_t {
 };
 
 struct Line {
-    static constexpr size_t NOWHERE = (size_t)-1;
-
     Line(
         int socket, void *decoder, void *handle, void *reference, std::shared_ptr<Reports> loop,
         std::unique_ptr<Tls> tls = nullptr
@@ -67,8 +65,7 @@ struct Line {
     bool takes = false;                 /* input is wanted; with TLS that isn't what the poller looks for */
     bool more = true;                   /* TLS may hold input that the poller doesn't see: at first that of the handshake */
     bool lingering = false;             /* TLS: close_notify is sent, that of the peer isn't here */
-    size_t beat_place = NOWHERE;        /* among the heartbeats that will be due */
-    int64_t beat_due_ns = 0;
+    int64_t beat_due_ns = 0;            /* when the next heartbeat is; 0: there is none */
 
     /* Of the pump's lock. */
     uint32_t orders = 0;

@@ -189,11 +189,11 @@ class Peer:
         payload = await self.reader.readexactly(length)
         return first & 0x0F, bool(first & 0x80), xor(payload, key) if any(key) else payload
 
-    async def expect_close(self) -> tuple[int | None, str]:
-        """(code, reason) of the close frame that must come next, pongs aside."""
+    async def expect_close(self, *aside: int) -> tuple[int | None, str]:
+        """(code, reason) of the close frame that must come next, frames of these opcodes (by default PONG) aside."""
         while True:
             opcode, _, payload = await self.read()
-            if opcode != PONG:
+            if opcode not in (aside or (PONG,)):
                 break
         assert opcode == CLOSE, f"opcode {opcode:#x} with {payload[:40]!r}"
         if not payload:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import time
 
 import pytest
@@ -232,11 +231,7 @@ async def test_the_answer_that_is_expected(side):
 
 async def close_behind_beats(peer):
     """(code, reason) of the close frame: until then, heartbeats are sent, answered or not."""
-    while (frame := await peer.read())[0] == TEXT:
-        pass
-    opcode, _, payload = frame
-    assert opcode == CLOSE
-    return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+    return await peer.expect_close(TEXT)
 
 
 async def feed(peer):
