@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import struct
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from core.streams import CLOSE, KEY, PING, PONG, frame
 
 import fastws
+from fastws.core import PumpedDecoder
+from fastws.wire import Status
 
 TEST_TIMEOUT = 20.0
 """Seconds until a test that hangs is ended; no test needs a fifth of it."""
@@ -152,6 +155,7 @@ class Peer:
     Attributes:
         key: What it masks with; None for a server.
         head: The HTTP head that it received.
+        ws: Gives the connection that it talks to, while that lives and if it is known.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: bytes | None) -> None:
@@ -159,6 +163,7 @@ class Peer:
         self.writer = writer
         self.key = key
         self.head = b""
+        self.ws: Callable[[], Any] = lambda: None
 
     def frame(self, opcode: int, payload: bytes = b"", **kwargs: Any) -> bytes:
         """A frame as this side sends it."""
@@ -204,6 +209,10 @@ class Peer:
         """Wait until all that was sent has been processed: a pong comes back."""
         await self.send(PING, payload)
         assert await self.read() == (PONG, True, payload)
+        decoder = getattr(self.ws(), "_decoder", None)
+        if isinstance(decoder, PumpedDecoder):
+            # A receive thread answers ahead of the loop, which has pongs and notices to act on.
+            await until(lambda: not decoder.step_status() & (Status.CONTROL | Status.NOTICE))
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Both halves of the closing handshake that begins here."""
@@ -350,7 +359,9 @@ async def against_peer(
         async with raw_server(script, link) as port:
             try:
                 ws = await fastws.connect(link.uri(port), **link.client, **options)
-                yield ws, await made
+                peer = await made
+                peer.ws = weakref.ref(ws)
+                yield ws, peer
             finally:
                 done.set()
         ws.transport.abort()
@@ -366,14 +377,16 @@ async def against_peer(
             try:
                 if early is None:
                     async with raw_client(port_of(server), link, *headers) as peer:
-                        yield await opened, peer
+                        peer.ws = weakref.ref(await opened)
+                        yield opened.result(), peer
                 else:
                     port = port_of(server)
                     reader, writer = await asyncio.open_connection("127.0.0.1", port, **link.client)
                     peer = Peer(reader, writer, KEY)
                     peer.write(request_to(port, *headers) + early(peer))
                     peer.head = await reader.readuntil(b"\r\n\r\n")
-                    yield await opened, peer
+                    peer.ws = weakref.ref(await opened)
+                    yield opened.result(), peer
                     writer.transport.abort()
             finally:
                 done.set()
