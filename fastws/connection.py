@@ -19,6 +19,7 @@ from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CLOSE, PING, PONG, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, CLOSED, CLOSING, OPEN, SERVER
+from websockets.typing import BytesLike
 
 from .blocking import Blocking
 from .core import FrameDecoder, FrameEncoder, Intake, Pump, PumpedDecoder, Turn
@@ -169,6 +170,7 @@ class Connection(Blocking):
             self._adopt(self._decoder, pump)
         self._start_sending(FrameEncoder(role, deflate=self._deflate))
         protocol.fail = self._fail_protocol  # type: ignore[method-assign]
+        protocol.send_ping = self._send_ping  # type: ignore[method-assign]
         self._start_vitals(self._decoder)
         if pump is not None:
             if rest:
@@ -303,9 +305,10 @@ class Connection(Blocking):
             if self.debug:
                 self.logger.debug("< %s", frame)
             if frame.opcode is PONG:
-                self._pong_waited(payload, received_ns)
+                self._pongs_in += 1
+                if not self._answers(payload, received_ns / 1e9):
+                    continue
             pings += frame.opcode is PING
-            self._pongs_in += frame.opcode is PONG
             # RFC 6455 5.4: a close frame inside a fragmented message leaves the message incomplete.
             protocol.current_size = decoder.current_size if frame.opcode is CLOSE else None
             try:
@@ -323,14 +326,29 @@ class Connection(Blocking):
         for event in protocol.events_received():
             self.process_event(event)
 
-    def _pong_waited(self, payload: bytes, received_ns: int) -> None:
-        """A pong was received before its turn has come: that isn't latency."""
+    def _send_ping(self, data: BytesLike) -> None:
+        """Stands in for ``Protocol.send_ping``: latency begins here; the clock of uvloop stands still in a cycle."""
+        payload = bytes(data)
         if payload in self.pending_pings:
-            late = self.loop.time() - received_ns / 1e9
-            for ping, (pong, sent_at) in self.pending_pings.items():
-                self.pending_pings[ping] = (pong, sent_at + max(0.0, late))
-                if ping == payload:
-                    break
+            self.pending_pings[payload] = (self.pending_pings[payload][0], time.monotonic())
+        type(self.protocol).send_ping(self.protocol, data)
+
+    def _answers(self, payload: bytes, received_at: float) -> bool:
+        """Whether a pong may answer a ping; that it waited for its turn isn't latency.
+
+        One that was received before a ping with its payload was sent is unsolicited, RFC 6455 5.5.3.
+        """
+        if payload not in self.pending_pings:
+            return True
+        if received_at < self.pending_pings[payload][1]:
+            return False
+        # Latency is what websockets subtracts from the time of the loop.
+        waited = self.loop.time() - received_at
+        for ping, (pong, sent_at) in self.pending_pings.items():
+            self.pending_pings[ping] = (pong, sent_at + waited)
+            if ping == payload:
+                break
+        return True
 
     def _violated(self, decoder: FrameDecoder) -> None:
         """Fail the connection, RFC 6455 7.1.7; messages that came before stay receivable."""

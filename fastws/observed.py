@@ -179,7 +179,7 @@ class Observed(UpstreamConnection):
         if self._pauses.running or self._oldest_s > _STALL_S:
             return "consumer"
         pinged_at = min((sent_at for _, sent_at in tuple(self.pending_pings.values())), default=None)
-        if self.paused or (pinged_at is not None and self.loop.time() - pinged_at > _SILENCE_S):
+        if self.paused or (pinged_at is not None and time.monotonic() - pinged_at > _SILENCE_S):
             return "network" if info is not None and info.retransmits else "peer"
         return None
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from connection.net import against_peer, over_loops
 from connection.test_liveness import close_behind_beats
-from core.streams import PING, TEXT
+from core.streams import PING, PONG, TEXT
 
 import fastws
 from fastws import Heartbeat
@@ -109,3 +109,24 @@ async def test_an_answer_counts_behind_much_else(side):
         for _ in range(3):
             assert await peer.read() == (TEXT, True, b"beat")
             await peer.send(TEXT, b"answer")
+
+
+@over_loops
+async def test_a_pong_that_came_before_its_ping(side):
+    """RFC 6455 5.5.3: it is unsolicited, though the loop hears of it when the ping has been sent."""
+    async with against_peer(side, receive="thread") as (ws, peer):
+        earlier = await ws.ping("earlier")
+        assert await peer.read() == (PING, True, b"earlier")
+        with blocking(peer) as wire:
+            before = ws._decoder.bytes_received
+            wire.send(peer.frame(PONG, b"same"))
+            blocked_until(lambda: ws._decoder.bytes_received > before)
+            assert ws._decoder.bytes_received > before
+            pong = await ws.ping("same")
+        assert await peer.read() == (PING, True, b"same")
+        await peer.through()
+        assert not earlier.done()
+        assert not pong.done()
+        await peer.send(PONG, b"same")
+        assert 0 < await asyncio.wait_for(pong, 5) < await asyncio.wait_for(earlier, 5)
+        assert ws.stats.pongs_in == 2
