@@ -1,6 +1,7 @@
 """Bytes from a transport, straight into a decoder's memory."""
 
 from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport SIZE_MAX
 
 from ._decoder cimport FrameDecoder
 from ._iterator cimport Turn
@@ -71,12 +72,14 @@ cdef class Intake:
     def read_for(self, transport, int descriptor, /):
         """Read the socket of one of asyncio's own transports in its stead, when the loop finds it readable.
 
-        Saves most of what the transport does in Python for each read. What is rare is left to it.
+        Saves most of what the transport does in Python for each read. What is rare is left to it. asyncio's loop has
+        one of these reads in a cycle, so bursts need no end.
         """
         cdef Section section
         section.enter(self.decoder)
         self.transport = transport
         self.descriptor = descriptor
+        self.burst_max = SIZE_MAX
         section.leave()
         transport._read_ready_cb = self.read_ready
 
