@@ -71,8 +71,8 @@ cdef class Batch:
         # Neighbours mostly share a segment: give references back in runs.
         while i < self.owned:
             first = i
-            segment = self.records[i].segment
-            while i < self.owned and self.records[i].segment == segment:
+            segment = self.record(i).segment
+            while i < self.owned and self.record(i).segment == segment:
                 i += 1
             segment_release(<Segment*> segment, <uint32_t> (i - first))
         if self.owned:
@@ -222,10 +222,11 @@ cdef class Batch:
 Sequence.register(Batch)
 
 
-cdef Batch batch_new(Record* records, Py_ssize_t length):
-    """A batch that owns ``records`` (from malloc) and one reference to the segment of each."""
+cdef Batch batch_new(Record* records, Py_ssize_t start, Py_ssize_t length):
+    """A batch that owns ``records`` (from malloc), ``length`` of them from ``start`` on, and a reference of each."""
     cdef Batch batch = Batch.__new__(Batch)
     batch.records = records
+    batch.start = start
     batch.step = 1
     batch.length = batch.owned = length
     return batch
@@ -265,7 +266,7 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
     if offset != total:
         raise ValueError(f"payload has {total} bytes, messages have {offset}")
     if count == 0:
-        return batch_new(NULL, 0)
+        return batch_new(NULL, 0, 0)
     segment = segment_new(total)
     records = <Record*> malloc(count * sizeof(Record))
     if segment == NULL or records == NULL:
@@ -286,4 +287,4 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
         records[i].segment = segment
         records[i].received_ns = when
         offset += length
-    return batch_new(records, count)
+    return batch_new(records, 0, count)

@@ -21,7 +21,7 @@ cdef class FrameDecoder(Decoding):
     cdef Py_ssize_t head_fragments(self, uint64_t index) noexcept nogil
     cdef object join_head(self, object decode)
     cdef object take_fragment(self)
-    cdef uint64_t move_out(self, uint64_t most, Record** out) except? 0
+    cdef uint64_t move_out(self, uint64_t most, Record** out, uint64_t* start) except? 0
     cdef bint unreported(self, uint64_t* lost) noexcept nogil
     cdef bint take_one(self, Record* target, bint at_head) except -1
     cdef list take_unlogged(self)

@@ -34,6 +34,7 @@ from ._inbox cimport (
     inbox_clear,
     inbox_drop_head,
     inbox_frames,
+    inbox_give,
     inbox_head,
     inbox_settle,
 )
@@ -435,25 +436,29 @@ cdef class FrameDecoder(Decoding):
         cdef Guard guard
         cdef Record* records = NULL
         cdef uint64_t[LOSSES] lost
-        cdef uint64_t taken
+        cdef uint64_t taken, start = 0
         cdef bint told
         cdef Batch batch
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
         guard.enter(self, self.latch, &self.decoding)
-        taken = self.move_out(unlimited(max_messages), &records)
+        taken = self.move_out(unlimited(max_messages), &records, &start)
         told = taken and self.unreported(lost)
         guard.leave()
-        batch = batch_new(records, taken)
+        batch = batch_new(records, start, taken)
         if told:
             batch.losses = losses_of(lost)
         return batch
 
-    cdef uint64_t move_out(self, uint64_t most, Record** out) except? 0:
-        """Move complete messages to new memory, with their references, fragmented ones joined. Returns how many."""
+    cdef uint64_t move_out(self, uint64_t most, Record** out, uint64_t* start) except? 0:
+        """Move complete messages to memory of their own, with their references, fragmented ones joined.
+
+        Returns how many. They begin at index ``start``; NULL is the beginning.
+        """
         cdef uint64_t wanted, capacity
         cdef uint64_t taken = 0, i, first, size
         cdef Record* records
+        cdef bint whole
         if self.admits:
             self.expire()
         capacity = self.inbox.capacity
@@ -462,17 +467,22 @@ cdef class FrameDecoder(Decoding):
             wanted = most
         if wanted == 0:
             return 0
-        records = <Record*> malloc(wanted * sizeof(Record))
-        if records == NULL:
-            raise MemoryError(f"no memory for a batch of {wanted} messages")
-        out[0] = records
-        if (
+        # Without fragments the records move as they are, with their references.
+        whole = (
             inbox_frames(&self.inbox) == self.inbox.messages
             and inbox_head(&self.inbox).flags & FLAG_FIRST
             and self.inbox.dead == 0
             and self.gate.admission.max_age_ns == 0
-        ):
-            # No fragments: the records move as they are, with their references.
+        )
+        if whole and wanted == self.inbox.messages and start != NULL:
+            out[0] = inbox_give(&self.inbox, start)
+            if out[0] != NULL:
+                return wanted
+        records = <Record*> malloc(wanted * sizeof(Record))
+        if records == NULL:
+            raise MemoryError(f"no memory for a batch of {wanted} messages")
+        out[0] = records
+        if whole:
             first = self.inbox.head & (capacity - 1)
             size = wanted if wanted < capacity - first else capacity - first
             memcpy(records, self.inbox.ring + first, size * sizeof(Record))

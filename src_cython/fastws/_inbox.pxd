@@ -55,6 +55,8 @@ cdef struct Inbox:
     Tag* tags               # beside the ring; NULL without policies
     bint tagged
     uint64_t capacity       # a power of two, or 0
+    uint64_t capacity_next  # of the ring that replaces one that was given away
+    uint64_t begun          # tail when the queue was last empty
     uint64_t head           # next to be taken; counts up for ever
     uint64_t tail           # next to be filled
     uint64_t messages       # complete messages queued
@@ -116,7 +118,7 @@ cdef inline bint inbox_is_low(Inbox* inbox) noexcept nogil:
 
 
 cdef inline bint inbox_grow(Inbox* inbox) noexcept nogil:
-    cdef uint64_t capacity = inbox.capacity * 2 if inbox.capacity else RING_MIN
+    cdef uint64_t capacity = inbox.capacity * 2 if inbox.capacity else max(inbox.capacity_next, <uint64_t> RING_MIN)
     cdef uint64_t i
     cdef Record* ring = <Record*> malloc(capacity * sizeof(Record))
     cdef Tag* tags = <Tag*> malloc(capacity * sizeof(Tag)) if inbox.tagged else NULL
@@ -211,7 +213,40 @@ cdef inline void inbox_settle(Inbox* inbox) noexcept nogil:
     """The queue is empty: give back references, and a ring that a backlog has made large."""
     inbox_flush_spent(inbox)
     if inbox.capacity > 16 * RING_MIN:
+        inbox_expect_more(inbox)
         inbox_free(inbox)
+    elif inbox.capacity:
+        # From the beginning of the ring again: that is in cache, and what it holds in one piece.
+        inbox.head = inbox.tail = (inbox.tail + inbox.capacity - 1) & ~(inbox.capacity - 1)
+    inbox.begun = inbox.tail
+
+
+cdef inline void inbox_expect_more(Inbox* inbox) noexcept nogil:
+    """The next backlog will be as this one: what came since the queue was empty."""
+    inbox.capacity_next = inbox.capacity
+    while inbox.capacity_next > RING_MIN and inbox.capacity_next // 2 >= inbox.tail - inbox.begun:
+        inbox.capacity_next //= 2
+
+
+cdef inline Record* inbox_give(Inbox* inbox, uint64_t* start) noexcept nogil:
+    """The ring itself for all that is queued, which begins at ``start``; NULL if it is to be copied.
+
+    For unfragmented messages without policies. Rings of some size that are a quarter full or more: the rest is wasted.
+    """
+    cdef uint64_t count = inbox.tail - inbox.head
+    cdef uint64_t first = inbox.head & (inbox.capacity - 1)
+    cdef Record* ring = inbox.ring
+    if count < RING_MIN or inbox.capacity > 4 * count or first + count > inbox.capacity or inbox.tagged:
+        return NULL
+    start[0] = first
+    inbox_expect_more(inbox)
+    inbox.ring = NULL
+    inbox.messages = inbox.bytes = 0
+    # So that the next ring is filled from its beginning.
+    inbox.head = inbox.tail = (inbox.tail + inbox.capacity_next - 1) & ~(inbox.capacity_next - 1)
+    inbox.capacity = 0
+    inbox_settle(inbox)
+    return ring
 
 
 cdef inline void inbox_free(Inbox* inbox) noexcept nogil:

@@ -107,7 +107,8 @@ cdef class Turn:
 
     cdef bint look(self) noexcept:
         cdef int64_t now = monotonic_ns()
-        cdef int64_t head_ns
+        cdef int64_t head_ns, took_ns = now - self.handed_ns
+        cdef bint goes_on = self.handed_ns != 0
         self.processed(now)
         if self.ends_ns == 0:
             self.ends_ns = now + self.max_ns
@@ -119,13 +120,13 @@ cdef class Turn:
         head_ns = self.decoder.head_ns()
         if head_ns:
             histogram_add(&self.waits, now - head_ns, self.clock_every)
-        if now + self.max_ns == self.ends_ns:
-            pass                        # the first look of a turn
-        elif self.ends_ns - now > self.max_ns // 2:
-            # In time: look half as often. Else every message may be the last.
+        if not goes_on:
+            self.clock_every = 1
+        elif took_ns <= (self.ends_ns - now) // 8:
+            # The next look is in time, though it is twice as far away. Else every message may be the last.
             if self.clock_every < CLOCK_EVERY_MAX:
                 self.clock_every *= 2
-        else:
+        elif took_ns > (self.ends_ns - now) // 2:
             self.clock_every = 1
         self.until_clock = self.clock_every
         return False

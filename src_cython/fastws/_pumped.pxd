@@ -6,6 +6,7 @@ from libcpp.vector cimport vector
 from ._decoder cimport FrameDecoder
 from ._inbox cimport Record
 from ._latch cimport Held
+from ._state cimport CACHE_LINE
 
 cdef extern from "line.hpp" namespace "fastws" nogil:
     cdef cppclass Reports:
@@ -75,7 +76,7 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
         STEP_END
 
 cdef enum:
-    RUN_MAX = 128               # messages that a consumer takes in one visit to the queue
+    RUN_MAX = 128               # messages that a consumer takes in one visit to the queue, unless it takes its ring
     RUN_BYTES_MAX = 64 * 1024   # payload that it holds outside of it
 
 
@@ -90,9 +91,12 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef Pump* pump             # NULL: nobody reads (not yet, or no more)
     cdef Line* line
 
+    cdef uint8_t[CACHE_LINE] apart_from_pump
     # The consumer's own: messages [run_at, run_end) that it has taken out of the queue.
-    cdef Record[RUN_MAX] run
-    cdef uint32_t run_at, run_end
+    cdef Record* run            # in room, or in a ring that the queue has given away
+    cdef Record[RUN_MAX] room
+    cdef Record* ring           # to be freed at the end of the run, or NULL
+    cdef uint64_t run_at, run_end
     cdef uint64_t run_bytes
     cdef bint run_is_low        # the queue may be at its low-water marks before the run is at its end
     cdef Held held
@@ -103,6 +107,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef object ahead
     cdef object log
     cdef bint logs_ahead        # log isn't None
+    cdef uint8_t[CACHE_LINE] apart_from_consumer
 
     # Behind the latch.
     cdef bint armed             # the loop is to be told of the next message
@@ -131,6 +136,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef vector[bint] replies_here  # whether the pump sends it
 
     cdef int read(self, Line* line) noexcept nogil
+    cdef ssize_t read_once(self, Line* line, bint* full) noexcept nogil
     cdef int look(self, Line* line) noexcept nogil
     cdef int beat(self, Line* line) noexcept nogil
     cdef void finish(self) noexcept nogil
@@ -152,5 +158,6 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint is_ahead(self) noexcept
     cdef bint wait_for(self, object timeout_s, bint whole) except -1
     cdef void take_run(self) noexcept nogil
-    cdef void drop_run(self, uint32_t count) noexcept nogil
+    cdef void drop_run(self, uint64_t count) noexcept nogil
     cdef void flush_run(self) noexcept nogil
+    cdef void end_run(self) noexcept nogil

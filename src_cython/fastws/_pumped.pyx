@@ -16,7 +16,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
-from ._batch cimport Batch, batch_new, make_object
+from ._batch cimport Batch, batch_new, fastws_prefetch, make_object
 from ._clock cimport monotonic_ns
 from ._decoder cimport FrameDecoder
 from ._header cimport header_format
@@ -25,6 +25,7 @@ from ._inbox cimport (
     Record,
     inbox_clear,
     inbox_frames,
+    inbox_give,
     inbox_head,
     inbox_recount,
     inbox_settle,
@@ -74,6 +75,7 @@ cdef extern from "entropy.hpp" namespace "fastws" nogil:
     bint masking_key(uint8_t* key) noexcept
 
 cdef enum:
+    READS_MAX = 4               # reads of up to 256 KiB each before somebody is woken
     AHEAD_MAX = 8               # times that something is told ahead of one message, while more and more comes
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
     ANSWERED = 0x80             # set in the opcode of a ping that the pump has answered
@@ -93,6 +95,7 @@ cdef class PumpedDecoder(FrameDecoder):
     def __cinit__(self):
         self.latch = new Latch()
         self.inbox.held = &self.held
+        self.run = self.room
         self.armed = True
 
     def __dealloc__(self):
@@ -104,49 +107,65 @@ cdef class PumpedDecoder(FrameDecoder):
             return
         del self.latch
         self.drop_run(self.run_end - self.run_at)
-        self.flush_run()
+        self.end_run()
         free(self.pongs.data)
         free(self.replies.data)
 
     # The pump's side; without the GIL
 
     cdef int read(self, Line* line) noexcept nogil:
-        """The socket is readable."""
-        cdef ssize_t nbytes
-        cdef uint8_t* target
-        cdef size_t room
+        """The socket is readable.
+
+        A flood is read a few times before its consumer is woken: that costs it, and the pump, more than to wait for
+        another read. Who waits for an answer to a ping, or for the end, doesn't wait for that.
+        """
+        cdef ssize_t nbytes = 0
+        cdef bint full = True, stepped = False
+        cdef int reads = 0
         self.latch.enter()
         if self.blocked:
             self.latch.leave()
             return STEP_BLOCKED
+        while full and reads < READS_MAX:
+            nbytes = self.read_once(line, &full)
+            if nbytes <= 0:
+                break
+            reads += 1
+            stepped |= self.stepped
+            full = full and self.control_size == self.answered_to and not self.status() & (URGENT | STATUS_VIOLATION)
+        self.stepped = stepped
+        if nbytes > 0 or (nbytes == -EAGAIN and reads):
+            return self.end_step(line, STEP_ON)
+        if nbytes == -EAGAIN:
+            self.settle()
+            self.latch.leave()
+            return STEP_ON
+        if nbytes < 0:
+            fastws_set_error(line, <int> -nbytes)
+        return self.end_step(line, STEP_END)
+
+    cdef ssize_t read_once(self, Line* line, bint* full) noexcept nogil:
+        """Read and decode behind the latch, which is given up meanwhile. Returns as `fastws_receive` does."""
+        cdef uint8_t* target
+        cdef size_t room
+        cdef ssize_t nbytes
         if self.reserve(0) < 0:
-            # As if it had been received; the stream goes on after that of the user's connection has failed.
+            # As if it had been received; then the stream ends, after that of the user's connection has failed.
             self.fail(OUT_OF_MEMORY, self.pending(), 0)
-            return self.end_step(line, STEP_END)
+            return 0
         target = self.segment.data + self.filled
         room = self.lent
         self.latch.leave()
         nbytes = fastws_receive(line, target, room)
-        if nbytes < 0:
-            if nbytes == -EAGAIN:
-                self.latch.enter()
-                self.lent = 0
-                self.settle()
-                self.latch.leave()
-                return STEP_ON
-            fastws_set_error(line, <int> -nbytes)
-            self.latch.enter()
-            self.lent = 0
-            return self.end_step(line, STEP_END)
         self.latch.enter()
-        if nbytes == 0:
+        if nbytes <= 0:
             self.lent = 0
-            self.stepped = False
-            return self.end_step(line, STEP_END)
+            return nbytes
+        full[0] = <size_t> nbytes == room
         self.note_read(nbytes)
         if self.received(nbytes):
             self.decode_pending()
-        return self.end_step(line, STEP_ON)
+        return nbytes
 
     cdef int look(self, Line* line) noexcept nogil:
         """A consumer has caught up, or wants something else of us."""
@@ -364,8 +383,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int tries = 0
         cdef uint64_t count = 0
         cdef list frames = None
-        self.flush_run()
-        self.run_at = self.run_end = 0
+        self.end_run()
         guard.enter(self.latch, False)
         while self.is_ahead() and tries < AHEAD_MAX:
             guard.leave()
@@ -454,9 +472,16 @@ cdef class PumpedDecoder(FrameDecoder):
         return 0
 
     cdef void take_run(self) noexcept nogil:
-        """Unfragmented messages from the head of the ring, with their references."""
+        """Unfragmented messages from the head of the ring, with their references; or all of them, with the ring."""
         cdef uint64_t mask = self.inbox.capacity - 1
+        cdef uint64_t count = self.inbox.messages, nbytes = self.inbox.bytes, start = 0
         cdef Record* record
+        self.ring = inbox_give(&self.inbox, &start)
+        if self.ring != NULL:
+            self.run = self.ring + start
+            self.run_end = count
+            self.run_bytes = nbytes
+            return
         while self.run_end < RUN_MAX and self.inbox.messages and self.run_bytes < RUN_BYTES_MAX:
             record = &self.inbox.ring[self.inbox.head & mask]
             self.run[self.run_end] = record[0]
@@ -468,7 +493,15 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.inbox.head == self.inbox.tail:
             inbox_settle(&self.inbox)
 
-    cdef void drop_run(self, uint32_t count) noexcept nogil:
+    cdef void end_run(self) noexcept nogil:
+        """All of it was dropped."""
+        self.flush_run()
+        free(self.ring)
+        self.ring = NULL
+        self.run = self.room
+        self.run_at = self.run_end = 0
+
+    cdef void drop_run(self, uint64_t count) noexcept nogil:
         """Give back the references of the next ``count`` messages, sooner or later."""
         cdef Record* record
         for _ in range(count):
@@ -480,7 +513,7 @@ cdef class PumpedDecoder(FrameDecoder):
             self.run_bytes -= record.length
             self.run_at += 1
         if self.run_at == self.run_end:
-            self.flush_run()
+            self.end_run()
         self.held.set(self.run_end - self.run_at, self.run_bytes)
 
     cdef void flush_run(self) noexcept nogil:
@@ -496,6 +529,8 @@ cdef class PumpedDecoder(FrameDecoder):
             if self.run_at == self.run_end:
                 return None
         record = &self.run[self.run_at]
+        if self.run_at + 2 < self.run_end:
+            fastws_prefetch(record[2].data, record[2].length)
         if decode is None or decode == ((record.flags & FLAG_TEXT) != 0):
             message = make_object(record.data, record.length, record.flags)
         elif not decode:
@@ -542,7 +577,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Record* records = NULL
         cdef Record* more = NULL
         cdef uint64_t[LOSSES] lost
-        cdef uint64_t wanted, taken, added = 0
+        cdef uint64_t wanted, taken, added = 0, start = 0
         cdef bint told
         cdef Batch batch
         cdef list frames = None
@@ -561,39 +596,51 @@ cdef class PumpedDecoder(FrameDecoder):
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
-            added = self.move_out(wanted - taken, &more)
+            added = self.move_out(wanted - taken, &more, <uint64_t*> NULL if taken else &start)
         if taken + added == 0:
             guard.leave()
             if frames:
                 self.log(frames)
-            return batch_new(NULL, 0)
-        records = <Record*> realloc(more, (taken + added) * sizeof(Record))
-        if records == NULL:
-            # Nothing is lost but order would be: what was moved out comes back as lost.
-            while added:
-                added -= 1
-                segment_release(<Segment*> more[added].segment, 1)
-                self.gate.admission.lost[LOST_DISCARDED] += 1
-            free(more)
-            raise MemoryError(f"no memory for a batch of {taken} messages")
-        memmove(records + taken, records, added * sizeof(Record))
-        memcpy(records, &self.run[self.run_at], taken * sizeof(Record))
-        for i in range(taken):
-            self.run_bytes -= records[i].length
-        self.run_at += <uint32_t> taken
-        self.held.set(self.run_end - self.run_at, self.run_bytes)
+            return batch_new(NULL, 0, 0)
+        if taken:
+            records = <Record*> realloc(more, (taken + added) * sizeof(Record))
+            if records == NULL:
+                # Nothing is lost but order would be: what was moved out comes back as lost.
+                while added:
+                    added -= 1
+                    segment_release(<Segment*> more[added].segment, 1)
+                    self.gate.admission.lost[LOST_DISCARDED] += 1
+                free(more)
+                raise MemoryError(f"no memory for a batch of {taken} messages")
+            memmove(records + taken, records, added * sizeof(Record))
+            memcpy(records, &self.run[self.run_at], taken * sizeof(Record))
+            for i in range(taken):
+                self.run_bytes -= records[i].length
+            self.run_at += taken
+            if self.run_at == self.run_end:
+                self.end_run()
+            self.held.set(self.run_end - self.run_at, self.run_bytes)
+        else:
+            records = more
         told = self.unreported(lost)
         guard.leave()
         if frames:
             self.log(frames)
-        batch = batch_new(records, taken + added)
+        batch = batch_new(records, start, taken + added)
         if told:
             batch.losses = losses_of(lost)
         return batch
 
     cdef bint can_resume(self) except -1:
         cdef Guard guard
-        if not self.held.stopped() or (self.run_at != self.run_end and not self.run_is_low):
+        cdef uint64_t rest = self.run_end - self.run_at
+        if not self.held.stopped():
+            return False
+        if rest and (
+            not self.run_is_low
+            or rest > self.inbox.messages_low
+            or self.run_bytes + RECORD_BYTES * rest > self.inbox.bytes_low
+        ):
             return False
         guard.enter(self.latch, False)
         return self.may_resume()
@@ -665,11 +712,11 @@ cdef class PumpedDecoder(FrameDecoder):
     def clear(self):
         cdef Section section
         cdef Guard guard
-        cdef uint32_t held
+        cdef uint64_t held
         section.enter(self)
         held = self.run_end - self.run_at
         self.drop_run(held)
-        self.flush_run()
+        self.end_run()
         guard.enter(self.latch, False)
         self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages + held
         inbox_clear(&self.inbox)

@@ -5,7 +5,8 @@
 
    - Of a line, the pump alone reads, closes, and changes what the poller looks for. Others give orders: an order is
      added and the bell rung under ``mutex_``, and the pump takes all orders under it after it has silenced the bell. So an
-     order given before the take is obeyed now, and one given after it rings again: no order is lost.
+     order given before the take is obeyed now, and one given after it rings again: no order is lost. A bell that rings
+     for something else is heard by the poller, then or in the next cycle.
    - A line is ``gone`` and reported so before it is in ``gone_``, all under ``mutex_``; afterwards the pump doesn't touch it,
      and orders do nothing. Its memory may go once it is taken out of ``gone_``.
    - A line is only ever closed while the pump handles that line, readiness before orders, each line at most once in
@@ -170,9 +171,13 @@ class Pump {
         settle_in();
         for (;;) {
             poller_.wait(ready, beat());
+            bool rung = false;
             for (const Readiness &one : ready) {
                 Line *line = (Line *)one.tag;
-                if (line == nullptr) continue;
+                if (line == nullptr) {
+                    rung = true;
+                    continue;
+                }
                 if (line->outlet.tls() != nullptr) {
                     ready_encrypted(line, one);
                     continue;
@@ -182,7 +187,7 @@ class Pump {
             }
             {
                 std::lock_guard<std::mutex> lock(mutex_);
-                bell_.silence();
+                if (rung || !ordered_.empty()) bell_.silence();
                 ordered.swap(ordered_);
                 orders.clear();
                 for (Line *line : ordered) {

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import pytest
-from connection.net import against_peer, on_asyncio, over_loops, pair, steady
-from core.streams import CLOSE, PING, PONG
+from connection.net import against_peer, on_asyncio, over_loops, pair, steady, until
+from core.streams import CLOSE, PING, PONG, TEXT
 
 import fastws
 from fastws import DropOldest
@@ -118,3 +118,17 @@ async def test_no_pong_after_the_close_frame(link):
         assert await peer.reader.read() == b""
         peer.writer.close()
         await closing
+
+
+@pytest.mark.parametrize("low", [0, 100, 400, 999])
+@on_asyncio
+async def test_low_water_mark_of_a_long_queue(low):
+    """Reading goes on exactly there, though the consumer holds all that waited, and the queue itself is empty."""
+    async with against_peer(receive="thread", max_queue=(1000, low)) as (ws, peer):
+        peer.write(b"".join(peer.frame(TEXT, b"%d" % number) for number in range(2500)))
+        await until(lambda: ws._decoder.blocked)
+        for number in range(1001 - low):
+            assert ws.stats.queued_messages == 1001 - number
+            assert await ws.recv() == str(number)
+        await until(lambda: ws.stats.queued_messages == 1001)
+        assert [await ws.recv() for _ in range(2500 - 1001 + low)] == [str(number) for number in range(1001 - low, 2500)]

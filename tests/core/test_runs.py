@@ -1,0 +1,104 @@
+"""Messages in numbers: whole queues that change hands with the memory they are in, however they are taken."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .streams import TEXT, frame
+
+SIZES = (1, 2, 100, 255, 256, 257, 300, 1000, 1025, 4096, 5000)
+"""Around the sizes of the ring: 256 at least, then powers of two; above 4,096 it isn't kept."""
+
+STEPS_MAX = 10
+BYTES_TO = [0, *itertools.accumulate(len(str(number)) for number in range(SIZES[-1] * STEPS_MAX))]
+"""Of all numbers below one."""
+
+
+@pytest.fixture(params=["FrameDecoder", "PumpedDecoder"], scope="session")
+def make_decoder(request, impl):
+    if request.param == "FrameDecoder":
+        return impl.FrameDecoder
+    if impl.name == "reference":
+        pytest.skip("receive threads are in the compiled core only")
+    from fastws._pumped import PumpedDecoder
+
+    return PumpedDecoder
+
+
+def numbers(first, count):
+    return b"".join(frame(TEXT, b"%d" % number) for number in range(first, first + count))
+
+
+def texts(first, count):
+    return [str(number) for number in range(first, first + count)]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("feed"), st.sampled_from(SIZES)),
+        st.tuples(st.just("pop"), st.sampled_from(SIZES)),
+        st.tuples(st.just("take"), st.one_of(st.none(), st.sampled_from(SIZES))),
+        st.tuples(st.just("fragment"), st.just(1)),
+        st.tuples(st.just("clear"), st.just(0)),
+    ),
+    max_size=STEPS_MAX,
+)
+
+
+@given(STEPS)
+def test_order(make_decoder, steps):
+    """Against two numbers: the next one sent, the next one due. Batches stay what they were."""
+    decoder = make_decoder("client", max_queue_bytes=None)
+    sent = due = lost = 0
+    batches = []
+    for action, count in steps:
+        if action == "feed":
+            decoder.feed(numbers(sent, count))
+            sent += count
+        elif action == "pop":
+            for _ in range(count):
+                message = decoder.pop()
+                assert message == (str(due) if due < sent else None)
+                due += message is not None
+        elif action == "take":
+            batch = decoder.take(count)
+            assert len(batch) == (sent - due if count is None else min(count, sent - due))
+            batches.append((due, batch))
+            due += len(batch)
+        elif action == "fragment":
+            assert decoder.pop_fragment() == ((TEXT, True, b"%d" % due) if due < sent else None)
+            due += due < sent
+        else:
+            decoder.clear()
+            lost, due = lost + sent - due, sent
+        assert decoder.queued_messages == sent - due
+        assert decoder.queued_bytes == BYTES_TO[sent] - BYTES_TO[due]
+    batches.append((due, decoder.take()))
+    for first, batch in batches:
+        assert list(batch) == texts(first, len(batch))
+        assert list(batch[1::3]) == texts(first, len(batch))[1::3]
+        assert list(pickle.loads(pickle.dumps(batch))) == list(batch)
+    assert decoder.lost.discarded == lost
+
+
+@pytest.mark.parametrize("popped", [0, 1, 128, 129, 255])
+def test_rest_of_a_run(make_decoder, popped):
+    """Batches take over where single messages ended, and the other way round."""
+    decoder = make_decoder("client")
+    decoder.feed(numbers(0, 600))
+    assert [decoder.pop() for _ in range(popped)] == texts(0, popped)
+    batch = decoder.take(150)
+    assert list(batch) == texts(popped, 150)
+    assert batch.view(149) == b"%d" % (popped + 149)
+    decoder.feed(numbers(600, 700))
+    rest = decoder.take()
+    assert list(rest) == texts(popped + 150, 1300 - popped - 150)
+    assert list(batch) == texts(popped, 150)
+    decoder.feed(numbers(1300, 1))
+    assert decoder.pop() == "1300"
+    assert decoder.pop() is None
