@@ -102,3 +102,19 @@ def test_rest_of_a_run(make_decoder, popped):
     decoder.feed(numbers(1300, 1))
     assert decoder.pop() == "1300"
     assert decoder.pop() is None
+
+
+def test_most_that_waited(make_decoder):
+    """Of what a consumer holds, only what it hasn't got to counts."""
+    decoder = make_decoder("client")
+    decoder.feed(numbers(0, 1000))
+    for number in range(1000):
+        assert decoder.pop() == str(number)
+    decoder.feed(numbers(1000, 900))
+    assert decoder.queued_messages_max == 1000
+    assert decoder.queued_bytes_max == 900 * len("1000")
+    for number in range(1000, 1500):
+        assert decoder.pop() == str(number)
+    decoder.feed(numbers(1900, 700))
+    assert decoder.queued_messages_max == 400 + 700
+    assert decoder.queued_bytes_max == (400 + 700) * len("1000")
