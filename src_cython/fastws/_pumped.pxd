@@ -6,7 +6,6 @@ from libcpp.vector cimport vector
 from ._decoder cimport FrameDecoder
 from ._inbox cimport Record
 from ._latch cimport Held
-from ._state cimport CACHE_LINE
 
 cdef extern from "line.hpp" namespace "fastws" nogil:
     cdef cppclass Reports:
@@ -91,7 +90,6 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef Pump* pump             # NULL: nobody reads (not yet, or no more)
     cdef Line* line
 
-    cdef uint8_t[CACHE_LINE] apart_from_pump
     # The consumer's own: messages [run_at, run_end) that it has taken out of the queue.
     cdef Record* run            # in room, or in a ring that the queue has given away
     cdef Record[RUN_MAX] room
@@ -107,7 +105,6 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef object ahead
     cdef object log
     cdef bint logs_ahead        # log isn't None
-    cdef uint8_t[CACHE_LINE] apart_from_consumer
 
     # Behind the latch.
     cdef bint armed             # the loop is to be told of the next message

@@ -13,7 +13,6 @@ cdef enum:
     LEND_MAX = 256 * 1024       # most that one read may bring
     HINT_MAX = 1024 * 1024      # the same where a transport says how much waits in it
     RECORD_MAX = 16 * 1024      # plaintext of one TLS record, RFC 8446 5.1
-    CACHE_LINE = 64
     CONTROL_HEAD = 10           # opcode, length, received_ns
 
 
@@ -22,13 +21,10 @@ cdef uint64_t unlimited(object limit)
 cdef class DecoderState:
     cdef Latch* latch           # NULL: one thread at a time
     cdef bint abandoned         # another process was at work on it: its memory can't be trusted
-    cdef bint admits            # by gate: anything but plain Block
-    cdef bint asks              # functions for keys
-
-    # What a pump writes for each message shares no cache line with what its consumer looks at for each.
-    cdef uint8_t[CACHE_LINE] apart
     cdef Inbox inbox
     cdef Gate gate
+    cdef bint admits            # by gate: anything but plain Block
+    cdef bint asks              # functions for keys
     cdef Segment* joined        # a fragmented message so far, where complete ones only are queued
     cdef size_t joined_bytes
     cdef uint64_t messages_max, bytes_max

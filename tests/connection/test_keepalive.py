@@ -29,7 +29,7 @@ async def test_latency(side, link):
     async with against_peer(side, link) as (ws, peer):
         assert ws.latency == 0.0
         # What the loop does before isn't latency, though the clock of uvloop stands still meanwhile.
-        time.sleep(0.03)
+        time.sleep(0.03)  # noqa: ASYNC251
         started = time.monotonic()
         pong = await ws.ping()
         opcode, fin, payload = await peer.read()

@@ -1,16 +1,17 @@
 """A server in a process of its own that pings, counts pongs, and sends numbered messages; it needs no fastws.
 
 Arguments: seconds between two pings, for how many seconds it has patience, and for TLS the files of a certificate and
-of its key. It prints its port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds
-with its number as payload, then ten text messages, each the number of the ping. To the text message "report" it answers
-with a message "report " and, as JSON, the numbers of the pongs in their order and the longest time until one came, and
-the number of messages "beat"; to "beat" with the same. Without a "beat" it closes when it has no more patience, with
-4004 as OKX does.
+of its key, and "renew" for a session ticket or new keys (its own, or of both sides) ahead of each ping. It prints its
+port. After the handshake it sends, until the stream ends: a ping each ``interval`` seconds with its number as payload,
+then ten text messages, each the number of the ping. To the text message "report" it answers with a message "report "
+and, as JSON, the numbers of the pongs in their order and the longest time until one came, and the number of messages
+"beat"; to "beat" with the same. Without a "beat" it closes when it has no more patience, with 4004 as OKX does.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import json
 import select
@@ -39,7 +40,21 @@ def frames_of(data: bytearray) -> list[tuple[int, bytes]]:
     return found
 
 
-def serve(connection: socket.socket, interval: float, patience: float) -> None:
+def renew(connection: ssl.SSLSocket, number: int) -> None:
+    """RFC 8446 4.6.1 and 4.6.3."""
+    import _ssl
+
+    libssl = ctypes.CDLL(_ssl.__file__)
+    sslobj: object = connection._sslobj  # type: ignore[attr-defined]
+    # The first field of its struct, which is behind that of all objects.
+    session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    if number % 3 == 0:
+        assert libssl.SSL_new_session_ticket(session) == 1
+    else:
+        assert libssl.SSL_key_update(session, number % 3 - 1) == 1
+
+
+def serve(connection: socket.socket, interval: float, patience: float, renews: bool) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         head += connection.recv(4096)
@@ -90,6 +105,9 @@ def serve(connection: socket.socket, interval: float, patience: float) -> None:
             number += 1
             name = str(number).encode()
             sent[name] = time.monotonic()
+            if renews:
+                assert isinstance(connection, ssl.SSLSocket)
+                renew(connection, number)
             connection.sendall(frame(0x9, name) + frame(0x1, name) * 10)
 
 
@@ -100,7 +118,7 @@ if __name__ == "__main__":
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.argv[3:]:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*sys.argv[3:])
+            context.load_cert_chain(*sys.argv[3:5])
             client = context.wrap_socket(client, server_side=True)
         with client:
-            serve(client, float(sys.argv[1]), float(sys.argv[2]))
+            serve(client, float(sys.argv[1]), float(sys.argv[2]), "renew" in sys.argv[5:])

@@ -16,16 +16,17 @@ PINGER = Path(__file__).with_name("pinger.py")
 
 @contextlib.contextmanager
 def pinger_process(
-    interval: float, certificate: Certificate | None = None, patience: float = 1000.0
+    interval: float, certificate: Certificate | None = None, patience: float = 1000.0, *, renews: bool = False
 ) -> Iterator[tuple[str, dict[str, Any], subprocess.Popen[str]]]:
     """(URI, options of the client, process) of a server that pings each ``interval`` seconds.
 
-    It closes when no heartbeat has come for ``patience`` seconds.
+    It closes when no heartbeat has come for ``patience`` seconds. With ``renews``, a ticket of TLS 1.3 or new keys
+    are ahead of each ping.
     """
     command = [sys.executable, str(PINGER), str(interval), str(patience)]
     options: dict[str, Any] = {}
     if certificate is not None:
-        command += [str(certificate.cert), str(certificate.key)]
+        command += [str(certificate.cert), str(certificate.key), *(["renew"] if renews else [])]
         options["ssl"] = certificate.client_context()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -91,10 +91,14 @@ class Libssl:
     def __call__(self, name, peer, *args):
         return self.on(peer.writer.get_extra_info("ssl_object"), name, *args)
 
+    def needs(self, *names):
+        for name in names:
+            if getattr(self.lib, name, None) is None:
+                pytest.skip(f"this libssl has no {name}()")
+
     def on(self, ssl_object, name, *args):
-        function = getattr(self.lib, name, None)
-        if function is None:
-            pytest.skip(f"this libssl has no {name}()")
+        self.needs(name)
+        function = getattr(self.lib, name)
         sslobj = ssl_object._sslobj
         session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
         assert session.value is not None

@@ -44,6 +44,22 @@ async def test_pings_are_answered_without_the_gil(certificate, tmp_path):
             assert seen[9:] == [str(2 + i // 10) for i in range(len(seen) - 9)]
 
 
+@over_loops
+async def test_keys_and_tickets_without_the_gil(certificate):
+    """RFC 8446 4.6: they come ahead of pings, and half of the new keys are to be answered by ours."""
+    Libssl().needs("SSL_key_update", "SSL_new_session_ticket")
+    with pinger_process(INTERVAL_S, certificate, renews=True) as (uri, options, _):
+        options["ssl"].minimum_version = ssl.TLSVersion.TLSv1_3
+        async with fastws.connect(uri, receive="thread", ping_interval=None, **options) as ws:
+            await ws.recv()
+            before = ws.stats.pings_in
+            keeping_the_gil(BLOCKED_S)
+            assert ws.stats.pings_in - before >= BLOCKED_S / INTERVAL_S / 4
+            seen, report = await reported(ws)
+            assert report["pongs"] == [*range(1, len(report["pongs"]) + 1)]
+            assert seen[9:] == [str(2 + i // 10) for i in range(len(seen) - 9)]
+
+
 @pytest.mark.parametrize("blocked_by", [sleeping, computing, keeping_the_gil])
 @on_asyncio
 async def test_each_record_needs_the_gil(certificate, blocked_by):
