@@ -450,7 +450,7 @@ class Connection(Blocking):
         # Break reference cycles, to allow immediate garbage collection.
         if isinstance(self._decoder, PumpedDecoder):
             self._decoder.call_ahead(None)
-        for name in ("send_frame", "fail"):
+        for name in ("send_frame", "send_ping", "fail"):
             vars(self.protocol).pop(name, None)
         if self._turn is not None:
             self._turn.wake()

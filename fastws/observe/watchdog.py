@@ -185,7 +185,10 @@ class Watchdog:
                 self._loop_is_free(now)
         elif now - beat.due > self._blocked_after:
             if self._blocked is None:
-                self._report_loop(beat.due, now, where_thread(beat.thread_id, self._loop), beat.busy(now))
+                where = where_thread(beat.thread_id, self._loop)
+                # Without a GIL, the look has waited for a thread that couldn't be stopped.
+                now = time.monotonic()
+                self._report_loop(beat.due, now, where, beat.busy(now))
         else:
             for key, watched in list(self._watched.items()):
                 self._check_consumer(watched, beat.at, now)

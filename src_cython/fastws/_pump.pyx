@@ -167,6 +167,7 @@ cdef int over_step(Line* line) noexcept nogil:
 
 
 cdef atomic_flag purge_is_due
+cdef bint at_exit = False       # no pump runs any more, and the interpreter is about to take down what all_pumps() needs
 
 
 cdef void orphan_gone() noexcept nogil:
@@ -179,8 +180,9 @@ cdef void orphan_gone() noexcept nogil:
 cdef int purge_pumps(void* nothing) noexcept:
     """With the GIL, as a pending call."""
     purge_is_due.clear()
-    for pump in all_pumps():
-        (<Pump?> pump).purge()
+    if not at_exit:
+        for pump in all_pumps():
+            (<Pump?> pump).purge()
     return 0
 
 
@@ -643,6 +645,8 @@ cdef list all_pumps():
 
 
 def _stop_all():
+    global at_exit
+    at_exit = True
     for pump in all_pumps():
         pump.stop()
 

@@ -155,6 +155,32 @@ def test_the_process_ends(ending):
         assert word not in done.stderr
 
 
+def test_a_socket_that_outlives_the_modules():
+    """Nothing of the interpreter is left to purge it with; nobody needs that any more."""
+    done = run(
+        """
+        import os, socket, sys
+        from fastws._pump import Hub, Pump
+        from fastws._pumped import PumpedDecoder
+
+        class Last:
+            def __init__(self):
+                ours, theirs = socket.socketpair()
+                with ours, theirs:
+                    self.line = Pump().adopt(ours.fileno(), PumpedDecoder("client"), Hub())
+
+            def __del__(self, write=os.write):
+                self.line.abandon()
+                for _ in range(1000):       # a pending call is made here
+                    pass
+                write(1, b"let go")
+
+        sys.last = Last()
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "let go", "")
+
+
 def test_a_thread_receives_while_the_process_ends():
     """A daemon that waits in the pump doesn't keep the interpreter."""
     done = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import socket
 import threading
 import time
@@ -27,7 +28,7 @@ MESSAGES = 4000
 ROUNDS = 60
 
 
-@pytest.mark.parametrize("how", ["pop", "take", "fragments"])
+@pytest.mark.parametrize("how", ["pop", "take", "all", "fragments", "mixed"])
 def test_threads_that_consume(how):
     decoder = PumpedDecoder("client", **UNLIMITED)
     ours, theirs = socket.socketpair()
@@ -41,9 +42,12 @@ def test_threads_that_consume(how):
             theirs.sendall(wire(messages))
             theirs.shutdown(socket.SHUT_WR)
 
-        def one():
-            if how == "take":
-                return list(decoder.take(7))
+        def one(how=how):
+            if how == "mixed":
+                # What one has begun in a run, or with the ring of a long queue, another goes on with.
+                return one(random.choice(["pop", "take", "all", "fragments"]))
+            if how in ("take", "all"):
+                return list(decoder.take(7 if how == "take" else None))
             if how == "fragments":
                 fragment = decoder.pop_fragment()
                 return [] if fragment is None else [fragment[2].decode()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import ssl
+import sys
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ __all__ = ["certificate"]
 def module(request: pytest.FixtureRequest) -> Any:
     """What a program imports ``connect`` from: what both must do is tried with both."""
     if request.param == "websockets":
+        parameters = request.node.callspec.params
+        if parameters.get("scheme") == "wss" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+            pytest.skip("websockets reads and writes an SSLSocket in two threads, which Python doesn't protect")
         return websockets.sync.client
     if fastws.IMPLEMENTATION == "pure":
         pytest.skip("receive threads are in the compiled core only")
