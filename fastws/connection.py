@@ -88,7 +88,12 @@ class Connection(Blocking):
         super().connection_made(transport)
         if self.protocol.state is OPEN:
             # A protocol that never was CONNECTING: there is no handshake to wait for.
-            self._take_over(b"")
+            if self._options.receiver == "loop":
+                self._take_over(b"")
+            else:
+                # uvloop begins to read after this method, which would be beside the pump.
+                self._held = bytearray()
+                self.loop.call_soon(self._opened)
 
     def _secured(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:

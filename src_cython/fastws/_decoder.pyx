@@ -7,7 +7,6 @@ there. Nothing here makes a Python object until a consumer asks for one; decodin
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove
@@ -58,9 +57,13 @@ cdef enum:
     SHRINK_AFTER = 32
 
 
+cdef inline int opcode_of(uint8_t flags) noexcept:
+    return CONT if not flags & FLAG_FIRST else TEXT if flags & FLAG_TEXT else BINARY
+
+
 cdef tuple fragment_of(Record* record):
     return (
-        CONT if not record.flags & FLAG_FIRST else TEXT if record.flags & FLAG_TEXT else BINARY,
+        opcode_of(record.flags),
         (record.flags & FLAG_FIN) != 0,
         PyBytes_FromStringAndSize(<char*> record.data, record.length),
     )
@@ -362,16 +365,11 @@ cdef class FrameDecoder(Decoding):
             return self.join_head(decode)
         if decode is None or decode == ((flags & FLAG_TEXT) != 0):
             message = make_object(record.data, record.length, flags)
-        elif not decode:
-            message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         else:
-            try:
-                message = PyUnicode_DecodeUTF8(<char*> record.data, record.length, NULL)
-            except UnicodeDecodeError:
-                inbox_drop_head(&self.inbox)
-                raise
+            message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         inbox_drop_head(&self.inbox)
-        return message
+        # Taken before an exception is made, as what the garbage collector finalizes for it may come here, too.
+        return (<bytes> message).decode() if decode and isinstance(message, bytes) else message
 
     cdef Py_ssize_t head_fragments(self, uint64_t index) noexcept nogil:
         """Fragments of the complete message at ``index``; 0 if it isn't its first frame."""
@@ -422,14 +420,18 @@ cdef class FrameDecoder(Decoding):
         return self.take_fragment()
 
     cdef object take_fragment(self):
-        cdef tuple fragment
+        cdef Record* record
+        cdef uint8_t flags
+        cdef bytes payload
         if self.admits:
             self.expire()
         if inbox_frames(&self.inbox) == 0 or (self.admits and self.inbox.messages == 0):
             return None
-        fragment = fragment_of(inbox_head(&self.inbox))
+        record = inbox_head(&self.inbox)
+        flags = record.flags
+        payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         inbox_drop_head(&self.inbox)
-        return fragment
+        return opcode_of(flags), (flags & FLAG_FIN) != 0, payload
 
     def take(self, max_messages=None, /):
         """Take all complete messages, or the first ``max_messages`` (>= 1); the batch is empty if there are none."""

@@ -48,6 +48,7 @@ from ._inbox cimport (
     Tag,
     inbox_is_over,
     inbox_push,
+    inbox_recount,
 )
 from ._inflate cimport inflater_begin, inflater_run
 from ._mask cimport mask_into
@@ -519,7 +520,12 @@ cdef class Decoding(DecoderState):
         return result
 
     cdef void note_high_water(self) noexcept nogil:
-        if self.inbox.messages + self.inbox.held_messages > self.messages_max:
-            self.messages_max = self.inbox.messages + self.inbox.held_messages
-        if self.inbox.bytes + self.inbox.held_bytes > self.bytes_max:
-            self.bytes_max = self.inbox.bytes + self.inbox.held_bytes
+        if (
+            self.inbox.messages + self.inbox.held_messages <= self.messages_max
+            and self.inbox.bytes + self.inbox.held_bytes <= self.bytes_max
+        ):
+            return
+        # A consumer may have got to what it held since.
+        inbox_recount(&self.inbox)
+        self.messages_max = max(self.messages_max, self.inbox.messages + self.inbox.held_messages)
+        self.bytes_max = max(self.bytes_max, self.inbox.bytes + self.inbox.held_bytes)

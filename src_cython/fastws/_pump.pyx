@@ -167,7 +167,7 @@ cdef int over_step(Line* line) noexcept nogil:
 
 
 cdef atomic_flag purge_is_due
-cdef bint at_exit = False       # no pump runs any more, and the interpreter is about to take down what all_pumps() needs
+cdef bint at_exit = False       # no pump runs any more, and what all_pumps() needs is about to be taken down
 
 
 cdef void orphan_gone() noexcept nogil:

@@ -9,7 +9,6 @@ cimport cython
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -36,6 +35,7 @@ from ._section cimport Section
 from ._segment cimport Segment, segment_release
 from ._state cimport CONTROL_HEAD
 from ._wire cimport (
+    BINARY,
     MAX_HEADER,
     OUT_OF_MEMORY,
     PING,
@@ -533,16 +533,11 @@ cdef class PumpedDecoder(FrameDecoder):
             fastws_prefetch(record[2].data, record[2].length)
         if decode is None or decode == ((record.flags & FLAG_TEXT) != 0):
             message = make_object(record.data, record.length, record.flags)
-        elif not decode:
-            message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         else:
-            try:
-                message = PyUnicode_DecodeUTF8(<char*> record.data, record.length, NULL)
-            except UnicodeDecodeError:
-                self.drop_run(1)
-                raise
+            message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         self.drop_run(1)
-        return message
+        # Taken before an exception is made, as what the garbage collector finalizes for it may come here, too.
+        return (<bytes> message).decode() if decode and isinstance(message, bytes) else message
 
     def pop(self, decode=None, /):
         cdef Section section
@@ -553,7 +548,8 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Section section
         cdef Guard guard
         cdef Record* record
-        cdef tuple fragment
+        cdef int opcode
+        cdef bytes payload
         cdef list frames = None
         section.enter(self)
         if self.run_at == self.run_end:
@@ -566,11 +562,10 @@ cdef class PumpedDecoder(FrameDecoder):
                 self.log(frames)
             return taken
         record = &self.run[self.run_at]
-        fragment = (
-            1 if record.flags & FLAG_TEXT else 2, True, PyBytes_FromStringAndSize(<char*> record.data, record.length)
-        )
+        opcode = TEXT if record.flags & FLAG_TEXT else BINARY
+        payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
         self.drop_run(1)
-        return fragment
+        return opcode, True, payload
 
     def take(self, max_messages=None, /):
         cdef Guard guard

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import pickle
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .streams import TEXT, frame
+from .streams import BINARY, TEXT, frame
 
 SIZES = (1, 2, 100, 255, 256, 257, 300, 1000, 1025, 4096, 5000)
 """Around the sizes of the ring: 256 at least, then powers of two; above 4,096 it isn't kept."""
@@ -102,3 +104,72 @@ def test_rest_of_a_run(make_decoder, popped):
     decoder.feed(numbers(1300, 1))
     assert decoder.pop() == "1300"
     assert decoder.pop() is None
+
+
+def test_most_that_waited(make_decoder):
+    """Of what a consumer holds, only what it hasn't got to counts."""
+    decoder = make_decoder("client")
+    decoder.feed(numbers(0, 1000))
+    for number in range(1000):
+        assert decoder.pop() == str(number)
+    decoder.feed(numbers(1000, 900))
+    assert decoder.queued_messages_max == 1000
+    assert decoder.queued_bytes_max == 900 * len("1000")
+    for number in range(1000, 1500):
+        assert decoder.pop() == str(number)
+    decoder.feed(numbers(1900, 700))
+    assert decoder.queued_messages_max == 400 + 700
+    assert decoder.queued_bytes_max == (400 + 700) * len("1000")
+
+
+class Finalized:
+    """Garbage that calls something when it is collected."""
+
+    def __init__(self, call):
+        self.itself = self
+        self.call = call
+
+    def __del__(self):
+        # A decoder that is at work may refuse.
+        with contextlib.suppress(RuntimeError):
+            self.call()
+
+
+def collected_meanwhile(call, work):
+    """The result of ``work``, in which the garbage collector runs ``call`` as soon as it can."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        Finalized(call)
+        gc.set_threshold(1, 1000, 1000)
+        gc.enable()
+        return work()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+        gc.collect()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 300])
+@pytest.mark.parametrize("way", ["fragment", "undecodable"])
+def test_what_a_finalizer_throws_away(impl, make_decoder, count, way):
+    """Nothing is taken or thrown away twice, whether it comes before a message is taken or while that is made."""
+    if impl.name == "reference":
+        pytest.skip("of memory that is given back; the reference has none, and no step of it is one")
+    decoder = make_decoder("client")
+    decoder.feed(frame(TEXT, b"first") + count * frame(BINARY, b"\xff"))
+    assert decoder.pop() == "first"
+    try:
+        work = decoder.pop_fragment if way == "fragment" else lambda: decoder.pop(True)
+        result = collected_meanwhile(decoder.clear, work)
+    except UnicodeDecodeError:
+        taken = way == "undecodable"
+    else:
+        assert result in (None, (BINARY, True, b"\xff"))
+        taken = result is not None
+    decoder.clear()
+    assert decoder.queued_messages == decoder.queued_bytes == 0
+    assert (decoder.delivered, decoder.lost.discarded) == (1 + taken, count - taken)
+    decoder.feed(numbers(0, 1000))
+    assert list(decoder.take()) == texts(0, 1000)

@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from fastws import _batch, _decoder, _encoder, _iterator, _segment, reference
+from fastws import _segment
 from fastws.deflate import Deflate
 from fastws.wire import Opcode, Status
-from tests.core.conftest import HOMES, Implementation
+from tests.core.conftest import Implementation, load
 from tests.core.streams import BINARY, CLOSE, CONT, TEXT, UNLIMITED, outcome_of
 from tests.core.test_differential import describe_batch
 
@@ -17,16 +17,8 @@ from .player import Difference, Player
 from .scenario import Scenario, scenario_of
 from .source import Source
 
-COMPILED = Implementation(
-    "compiled",
-    **{
-        name: getattr(
-            {"_batch": _batch, "_decoder": _decoder, "_encoder": _encoder, "_iterator": _iterator}[home], name
-        )
-        for name, home in HOMES.items()
-    },
-)
-REFERENCE = Implementation("reference", **{name: getattr(reference, name) for name in HOMES})
+COMPILED = load("compiled")
+REFERENCE = load("reference")
 
 
 def played(implementation: Implementation, scenario: Scenario) -> list[Any]:

@@ -7,6 +7,10 @@ LARGE = 97
 """Each message of so many is large."""
 
 
+BEAT = '{"k":"beat"}'
+"""A heartbeat, that comes between them."""
+
+
 class Broken(AssertionError):
     """A promise wasn't kept."""
 
@@ -34,18 +38,23 @@ class Sequence:
         conflates: Those of a key take the place of their predecessors.
 
     Attributes:
-        taken: How many.
+        taken: How many, heartbeats included.
+        beats: How many heartbeats.
         last: The last number, of each key where messages take the places of others, else of None.
     """
 
     def __init__(self, *, lossy: bool = False, conflates: bool = False) -> None:
         self.lossy = lossy
         self.conflates = conflates
-        self.taken = 0
+        self.taken = self.beats = 0
         self.last: dict[int | None, int] = {}
 
     def note(self, message: str | bytes) -> None:
         """Check the next message."""
+        if message in (BEAT, BEAT.encode()):
+            self.beats += 1
+            self.taken += 1
+            return
         number = number_of(message)
         key = number % KEYS if self.conflates else None
         last = self.last.get(key, -1)

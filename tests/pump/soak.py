@@ -10,7 +10,7 @@ blocked, tasks are cancelled, and in some rounds the loop is closed under everyt
 - what came is what was delivered, lost under a name, or is still queued, at any time and for whoever looks; what the
   consumer has counted agrees;
 - messages are in their order, each at most once, and without a lossy policy none is missing;
-- if the peer has closed cleanly, what came is what it says that it has sent;
+- if one side has closed cleanly, what came to the other is what it has sent, heartbeats of its pump included;
 - connections end in time, and leave no descriptor, no thread, no receive memory and no growing memory behind.
 """
 
@@ -22,6 +22,7 @@ import collections
 import contextlib
 import ctypes
 import gc
+import itertools
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ from urllib.parse import quote, unquote
 import fastws
 from fastws import overflow
 from fastws._segment import live_segments
-from tests.pump.numbered import Broken, Sequence, number_of, payload_of
+from tests.pump.numbered import BEAT, Broken, Sequence, number_of, payload_of
 from tests.pump.soak_peer import CODE_BROKEN
 
 ROOT = Path(__file__).parents[2]
@@ -59,11 +61,17 @@ POLICIES: tuple[dict[str, Any], ...] = (
     {"max_queue": 1, "overflow": overflow.DropNewest()},
     {"max_queue": 500, "overflow": overflow.Disconnect()},
     {"overflow": overflow.Conflate("/k")},
-    {"max_queue": 16, "overflow": overflow.Conflate(lambda message: "k" + str(number_of(message) % 5))},
+    {"max_queue": 16, "overflow": overflow.Conflate(lambda message: key_of(message))},
     {"overflow": overflow.DropOldest(), "max_queue_age": 0.002},
 )
 ENDS = ("close", "close", "early", "abort", "stay", "cancel")
 PEER_ENDS = ("close", "close", "early", "abort", "reset", "garbage", "stay")
+# Any message is an answer; here there needn't be one.
+HEARTBEATS = (None, None, fastws.Heartbeat(0.02, BEAT, timeout=2 * LIFE_S))
+
+
+def key_of(message: str | bytes) -> str:
+    return "beat" if message in (BEAT, BEAT.encode()) else f"k{number_of(message) % 5}"
 
 
 def options_of(choices: random.Random, pumps: list[fastws.Pump]) -> dict[str, Any]:
@@ -73,6 +81,7 @@ def options_of(choices: random.Random, pumps: list[fastws.Pump]) -> dict[str, An
         "compression": choices.choice((None, "deflate")),
         "write_limit": choices.choice((32768, 1000)),
         "ping_interval": choices.choice((None, 0.05)),
+        "heartbeat": choices.choice(HEARTBEATS),
         "max_size": None,
         "close_timeout": 2.0,
         "on_close": choices.choice(("drain", "drain", "raise")),
@@ -88,13 +97,15 @@ class Life:
         options: Of the connection.
         count: Messages to send.
         end: How it shall end, if the peer doesn't end it before.
+        beaten: Whether the peer sends heartbeats.
     """
 
-    def __init__(self, seed: int, options: dict[str, Any], count: int, end: str) -> None:
+    def __init__(self, seed: int, options: dict[str, Any], count: int, end: str, *, beaten: bool) -> None:
         self.seed = seed
         self.options = options
         self.count = count
         self.end = end
+        self.beaten = beaten
         self.choices = random.Random(seed)
         policy = options.get("overflow")
         self.sequence = Sequence(lossy=policy is not None, conflates=isinstance(policy, overflow.Conflate))
@@ -164,12 +175,14 @@ class Life:
         if stats.delivered != taken:
             raise Broken(f"{self}: {taken} taken, {stats}")
         received_first = protocol.close_rcvd is not None and protocol.close_rcvd_then_sent
-        if received_first and ws.close_code == 1000 and stats.messages_in != int(ws.close_reason):
-            raise Broken(f"{self}: {ws.close_reason} were sent, {stats}")
+        if received_first and ws.close_code == 1000:
+            beats = stats.messages_in - int(ws.close_reason)
+            if beats < 0 or (beats and not self.beaten):
+                raise Broken(f"{self}: {ws.close_reason} were sent, {stats}")
         if not self.sequence.lossy:
             # Nothing is thrown away but at the end, if at all.
             last = self.sequence.last.get(None, -1)
-            if last + 1 + stats.queued_messages + stats.lost.total != stats.messages_in:
+            if last + 1 + self.sequence.beats + stats.queued_messages + stats.lost.total != stats.messages_in:
                 raise Broken(f"{self}: the last was {last}, {stats}")
             if received_first and self.options["on_close"] == "drain" and stats.lost.total:
                 raise Broken(f"{self}: lost, {stats}")
@@ -289,11 +302,49 @@ class Life:
         self.ways = [way for way in self.ways if way != self.idle] or [self.by_batch]
 
 
+class Accounts:
+    """What one side has sent, and what the other says that came, of connections that were closed in order.
+
+    Any thread may note; what disagrees is for others to look at.
+
+    Attributes:
+        errors: What disagrees.
+        agreed: Connections of which both sides have said the same.
+    """
+
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = errors
+        self.agreed = 0
+        self._lock = threading.Lock()
+        self._noted: dict[int, tuple[str, int]] = {}
+
+    def note(self, number: int, side: str, messages: int) -> None:
+        """Of the connection of this number, ``side`` ("out" or "in") has so many messages."""
+        with self._lock:
+            other_side, other = self._noted.setdefault(number, (side, messages))
+            if other_side == side:
+                return  # the other one is to come, or both have closed at once
+            self.agreed += other == messages
+            if other != messages:
+                self.errors.append(f"connection {number}: {messages} messages {side}, {other} {other_side}")
+            del self._noted[number]
+
+    def note_end(self, number: int, ws: Any) -> None:
+        """A connection has ended: what counts is what the side that has closed first had sent until then."""
+        protocol = ws.protocol
+        if ws.close_code == 1000 and protocol.close_rcvd is not None and protocol.close_sent is not None:
+            if protocol.close_rcvd_then_sent:
+                self.note(number, "in", ws.stats.messages_in)
+            else:
+                self.note(number, "out", ws.stats.messages_out)
+
+
 class Peer:
     """The process of `websockets`; another one each time that it was killed."""
 
-    def __init__(self, tls: tuple[Path, Path] | None) -> None:
+    def __init__(self, tls: tuple[Path, Path] | None, accounts: Accounts) -> None:
         self._arguments = [] if tls is None else ["--cert", str(tls[0]), "--key", str(tls[1])]
+        self._accounts = accounts
         self.kills = 0
         self.start()
 
@@ -307,6 +358,15 @@ class Peer:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
+        self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,))
+        self._listener.start()
+
+    def _listen(self, lines: Any) -> None:
+        for line in lines:
+            # The last one may be cut.
+            if line.endswith("\n"):
+                number, messages = map(int, line.split())
+                self._accounts.note(number, "in", messages)
 
     def check(self) -> None:
         """What it has found breaks the soak."""
@@ -322,6 +382,7 @@ class Peer:
     def end(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
@@ -341,9 +402,11 @@ class Soak:
         self._lives = lives
         self._loops = loops
         self._tls = tls
-        self._peer = Peer(tls)
-        self._pumps = [fastws.Pump(name="soak")]
         self._errors: list[str] = []
+        self._accounts = Accounts(self._errors)
+        self._numbers = itertools.count()
+        self._peer = Peer(tls, self._accounts)
+        self._pumps = [fastws.Pump(name="soak")]
         self.counts: collections.Counter[str] = collections.Counter()
         self.rss: list[int] = []
         self._client: dict[str, Any] = {}
@@ -379,7 +442,7 @@ class Soak:
                 self.rss.append(resident())
         finally:
             self._peer.end()
-        self.counts.update(rounds=number, kills=self._peer.kills)
+        self.counts.update({"rounds": number, "kills": self._peer.kills, "agreed with the peer": self._accounts.agreed})
         warm = self.rss[WARM_UP_ROUNDS:]
         if rss and len(warm) > WARM_UP_ROUNDS:
             growth = min(warm[-WARM_UP_ROUNDS:]) - warm[0]
@@ -427,7 +490,11 @@ class Soak:
                 for server in servers:
                     await stack.enter_async_context(server)
             ports = [server.sockets[0].getsockname()[1] for server in servers]
-            tasks = [asyncio.create_task(self.clients(ports, until, abandon)) for _ in range(self._lives)]
+            servers_beat = [each["heartbeat"] is not None for each in options]
+            tasks = [
+                asyncio.create_task(self.clients(list(zip(ports, servers_beat, strict=True)), until, abandon))
+                for _ in range(self._lives)
+            ]
             tasks += [asyncio.create_task(work(until)) for work in (self.block, self.kill)]
             if abandon:
                 await asyncio.wait(tasks, timeout=seconds)
@@ -437,13 +504,15 @@ class Soak:
     def handler(self, options: dict[str, Any]) -> Callable[[Any], Any]:
         async def handle(ws: Any) -> None:
             plan = json.loads(unquote(ws.request.path[1:]))
-            await self.live(Life(plan["seed"], options, plan["count"], plan["end"]), ws)
+            life = Life(plan["seed"], options, plan["count"], plan["end"], beaten=plan["beats"])
+            await self.live(life, ws, plan["number"])
 
         return handle
 
-    async def live(self, life: Life, ws: Any) -> None:
+    async def live(self, life: Life, ws: Any, number: int) -> None:
         try:
             await life.live(ws)
+            self._accounts.note_end(number, ws)
         except Broken as exc:
             self._errors.append(str(exc))
         stats = ws.stats
@@ -455,23 +524,28 @@ class Soak:
                 "lost under a name": stats.lost.total,
                 "pauses": stats.pauses,
                 "pings answered": stats.pings_in,
+                "heartbeats taken": life.sequence.beats,
                 f"ended with {ws.close_code}": 1,
             }
         )
 
-    async def clients(self, ports: list[int], until: float, abandon: bool) -> None:
+    async def clients(self, servers: list[tuple[int, bool]], until: float, abandon: bool) -> None:
         """One connection after the other."""
         choices = random.Random(self._choices.randrange(2**32))
         while (time.monotonic() < until or abandon) and not self._errors:
             own = choices.randrange(2)
+            options = options_of(choices, self._pumps)
+            number = next(self._numbers)
             plan = {
+                "number": number,
                 "seed": choices.randrange(2**32),
                 "count": choices.choice((0, 1, 100, 1000, 3000)),
                 "end": choices.choice(ENDS if own else PEER_ENDS),
+                "beats": options["heartbeat"] is not None,
             }
-            options = options_of(choices, self._pumps)
-            life = Life(choices.randrange(2**32), options, choices.choice((0, 1, 100, 1000)), choices.choice(ENDS))
-            port = choices.choice(ports) if own else self._peer.port
+            port, beaten = choices.choice(servers) if own else (self._peer.port, False)
+            count = choices.choice((0, 1, 100, 1000))
+            life = Life(choices.randrange(2**32), options, count, choices.choice(ENDS), beaten=beaten)
             uri = f"ws{'s' if self._tls else ''}://127.0.0.1:{port}/{quote(json.dumps(plan))}"
             try:
                 ws = await fastws.connect(uri, **self._client, **options)
@@ -479,7 +553,7 @@ class Soak:
                 # It was killed meanwhile, or a blocked loop took the time.
                 self.counts["not connected"] += 1
                 continue
-            await self.live(life, ws)
+            await self.live(life, ws, number)
 
     async def block(self, until: float) -> None:
         """Let nothing run on the loop for a while, now and then."""

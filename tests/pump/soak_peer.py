@@ -1,9 +1,10 @@
 """A server of `websockets` in a process of its own, for the soak: it floods, checks what it gets, and ends rudely.
 
 It prints its port; its standard input is kept open by whoever has started it, and its end is that of the process. The
-path of a request is what to do: a JSON object with ``seed``, ``count`` (messages to send) and ``end``. A clean end has
-the code 1000 and the number of messages that were sent as its reason. What breaks a promise ends the process with
-status 3.
+path of a request is what to do: a JSON object with ``number`` (of the connection), ``seed``, ``count`` (messages to
+send) and ``end``. A clean end has the code 1000 and the number of messages that were sent as its reason. After one of
+the other side, the number of the connection and how many messages came are printed. What breaks a promise ends the
+process with status 3.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ async def flood(ws: Any, count: int, choices: random.Random) -> None:
             await asyncio.sleep(choices.choice((0, 0, 0.001, 0.005)))
 
 
-async def listen(ws: Any, choices: random.Random) -> None:
+async def listen(ws: Any, number: int, choices: random.Random) -> None:
     sequence = Sequence()
     slow = choices.choice((0.0, 0.0, 0.001))
     if choices.randrange(4) == 0:
@@ -58,6 +59,8 @@ async def listen(ws: Any, choices: random.Random) -> None:
         sequence.note(message)
         if slow and sequence.taken % 20 == 0:
             await asyncio.sleep(slow)
+    if ws.close_code == 1000 and ws.protocol.close_rcvd_then_sent:
+        print(number, sequence.taken, flush=True)
 
 
 async def end(ws: Any, how: str, count: int, choices: random.Random, flooding: asyncio.Task[None]) -> None:
@@ -87,7 +90,7 @@ async def handle(ws: Any) -> None:
     plan = json.loads(unquote(ws.request.path[1:]))
     choices = random.Random(plan["seed"])
     flooding = asyncio.create_task(flood(ws, plan["count"], choices))
-    listening = asyncio.create_task(listen(ws, choices))
+    listening = asyncio.create_task(listen(ws, plan["number"], choices))
     try:
         await end(ws, plan["end"], plan["count"], choices, flooding)
         await listening

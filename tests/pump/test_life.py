@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import pytest
 from connection.net import against_peer, on_asyncio, over_loops, pair, until
-from core.streams import TEXT
+from core.streams import TEXT, frame
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
 import fastws
-from fastws import Pump
+from fastws import Pump, State
 
 pytestmark = pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only")
 
@@ -288,6 +291,26 @@ def test_a_closed_loop():
             time.sleep(0.01)
     assert not pump.running
     assert any("unclosed transport <PumpTransport" in str(warning.message) for warning in caught)
+
+
+@over_loops
+async def test_protocol_that_is_open():
+    """No handshake goes before, as in tests of ``websockets`` itself: the pump alone reads from the first byte on."""
+    ours, theirs = socket.socketpair()
+    messages = b"".join(frame(TEXT, b"%d" % number) for number in range(200))
+    with theirs:
+        theirs.sendall(messages[:500])
+        protocol = ClientProtocol(parse_uri("ws://localhost/"), state=State.OPEN)
+        _, ws = await asyncio.get_running_loop().create_connection(
+            lambda: fastws.ClientConnection(protocol, receive="thread", close_timeout=1), sock=ours
+        )
+        theirs.sendall(messages[500:])
+        assert [await ws.recv() for _ in range(200)] == [str(number) for number in range(200)]
+        assert ws.stats.receive == "thread"
+        await ws.send("answer")
+        assert len(theirs.recv(100)) == 2 + 4 + len("answer")
+    with pytest.raises(fastws.ConnectionClosedError):
+        await ws.recv()
 
 
 @over_loops

@@ -34,6 +34,8 @@ def test_accounts_add_up_and_nothing_is_left(link):
     assert counts["connections"] >= 20
     assert counts["messages in"] >= 1000
     assert counts["rounds"] >= 2
+    assert counts["agreed with the peer"] >= 1
+    assert counts["heartbeats taken"] >= 1
 
 
 def partition(line):

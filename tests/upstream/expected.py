@@ -20,6 +20,22 @@ EXPECTED: dict[str, str] = {
     ),
 }
 
+_NOT_OUR_TRANSPORT = "breaks the transport that the loop has made, which isn't the connection's any more"
+
+# With ``receive="thread"`` besides.
+EXPECTED_THREAD: dict[str, str] = {
+    "test_connection.*ConnectionTests.test_broadcast_reports_connection_failing_to_send": _NOT_OUR_TRANSPORT,
+    "test_connection.*ConnectionTests.test_broadcast_skips_connection_failing_to_send": _NOT_OUR_TRANSPORT,
+    "test_connection.*ConnectionTests.test_local_address": (
+        "injects an address into asyncio.Transport.get_extra_info, which the pump's transport has of its own"
+    ),
+    "test_connection.*ConnectionTests.test_remote_address": (
+        "injects an address into asyncio.Transport.get_extra_info, which the pump's transport has of its own"
+    ),
+    "test_connection.*ConnectionTests.test_writing_in_data_received_fails": _NOT_OUR_TRANSPORT,
+    "test_connection.*ConnectionTests.test_writing_in_send_context_fails": _NOT_OUR_TRANSPORT,
+}
+
 _NOT_OUR_SOCKET = "makes a stand-in for the socket fail in sendall(); fastws writes to the descriptor"
 
 # Of the threading API, for clients; those of servers aren't run.

@@ -1,6 +1,6 @@
 """Run websockets' own tests, of asyncio or threads, with fastws's classes in place, and compare with plain websockets.
 
-Usage: python tests/upstream/run.py --checkout PATH [--api sync] [--loop uvloop] [--tries N]
+Usage: python tests/upstream/run.py --checkout PATH [--api sync] [--loop uvloop] [--receive thread] [--tries N]
 
 PATH is a checkout of websockets' repository, of the version that is installed or near to it (its releases on PyPI have
 no tests). The tests run twice: with websockets as it is, and with fastws's classes. A test that fails with fastws only
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from expected import EXPECTED, EXPECTED_SYNC, RACES_ON_UVLOOP
+from expected import EXPECTED, EXPECTED_SYNC, EXPECTED_THREAD, RACES_ON_UVLOOP
 
 HERE = Path(__file__).resolve().parent
 # Fewer passing tests with plain websockets say that the checkout or the environment is broken.
@@ -40,31 +40,32 @@ def checkout_version(checkout: Path) -> str:
 
 
 def run_tests(
-    checkout: Path, implementation: str, api: str, loop: str, factor: float, only: list[str] | None = None
+    checkout: Path, implementation: str, args: argparse.Namespace, factor: float, only: list[str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Run the tests in a process of its own; outcomes by test id."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [sys.executable, str(HERE / "suite.py"), str(checkout), str(results)]
-        command += ["--with", implementation, "--api", api, "--loop", loop] + (["--only", *only] if only else [])
+        command += ["--with", implementation, "--api", args.api, "--loop", args.loop, "--receive", args.receive]
+        command += ["--only", *only] if only else []
         env = os.environ | {"WEBSOCKETS_TESTS_TIMEOUT_FACTOR": str(factor)}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
         if done.returncode or not results.exists():
             sys.exit(f"the tests with {implementation} didn't run:\n{done.stderr[-4000:]}")
         outcomes: dict[str, dict[str, Any]] = json.loads(results.read_text())
-    return {test_id.removeprefix(f"tests.{api}."): outcome for test_id, outcome in outcomes.items()}
+    return {test_id.removeprefix(f"tests.{args.api}."): outcome for test_id, outcome in outcomes.items()}
 
 
 def run_with_retries(checkout: Path, implementation: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """As `run_tests`; what failed runs again with ten times the time, as the tests race with the clock."""
-    outcomes = run_tests(checkout, implementation, args.api, args.loop, args.factor)
+    outcomes = run_tests(checkout, implementation, args, args.factor)
     for _ in range(args.tries - 1):
         failed = [
             f"tests.{args.api}.{test_id}" for test_id, outcome in outcomes.items() if outcome["outcome"] == "failed"
         ]
         if not failed:
             break
-        outcomes |= run_tests(checkout, implementation, args.api, args.loop, args.factor * 10, failed)
+        outcomes |= run_tests(checkout, implementation, args, args.factor * 10, failed)
     return outcomes
 
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, required=True)
     parser.add_argument("--api", choices=["asyncio", "sync"], default="asyncio")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--receive", choices=["loop", "thread"], default="loop", help="who receives in fastws.asyncio")
     parser.add_argument("--factor", type=float, default=2.0, help="unit of the tests' timeouts in ms (default: 2)")
     parser.add_argument("--tries", type=int, default=2, help="runs that a failing test gets (default: 2)")
     parser.add_argument("--with", dest="implementation", choices=["fastws", "websockets"], default="fastws",
@@ -109,7 +111,7 @@ def main() -> None:
     fastws = run_with_retries(checkout, "fastws", args)
     print(summary.format("fastws", *(count(fastws, o) for o in ("passed", "failed", "skipped"))))
     bad = 0
-    expected = EXPECTED if args.api == "asyncio" else EXPECTED_SYNC
+    expected = EXPECTED_SYNC if args.api == "sync" else EXPECTED | (EXPECTED_THREAD if args.receive == "thread" else {})
     races = {t for t in plain for p in RACES_ON_UVLOOP if args.loop == "uvloop" and fnmatch.fnmatchcase(t, p)}
     for test_id in sorted(plain.keys() - drift - races):
         reason = expected_reason(test_id, expected)

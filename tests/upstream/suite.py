@@ -1,6 +1,6 @@
 """Run websockets' own tests, optionally with fastws's classes in place; started by run.py.
 
-Usage: python suite.py CHECKOUT RESULTS_JSON --with fastws|websockets [--api sync] [--only ID …] [--loop uvloop]
+Usage: python suite.py CHECKOUT RESULTS_JSON --with fastws|websockets [--only ID …], and the options of run.py
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import functools
 import importlib
 import inspect
 import json
+import os
 import signal
 import sys
 import time
 import unittest
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -112,6 +114,25 @@ def replace_names(module: ModuleType, api: str) -> int:
     return replaced
 
 
+def tell_of_tls(module: ModuleType) -> None:
+    """Their ``get_uri`` asks a private attribute of asyncio's servers, which don't do the TLS of receive threads."""
+    serve, get_uri = vars(module).get("serve"), vars(module).get("get_uri")
+    if serve is None or get_uri is None:
+        return
+    secure_servers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def serve_and_note(*args: Any, **kwargs: Any) -> Any:
+        server = serve(*args, **kwargs)
+        if kwargs.get("ssl") is not None:
+            secure_servers.add(server)
+        return server
+
+    def uri_of(server: Any, secure: bool | None = None) -> Any:
+        return get_uri(server, server in secure_servers if secure is None else secure)
+
+    vars(module).update(serve=serve_and_note, get_uri=uri_of)
+
+
 def use_uvloop() -> None:
     """Make uvloop the loop of all tests. They look at a private attribute of asyncio's servers; add it to uvloop's."""
     import uvloop
@@ -194,6 +215,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--with", dest="implementation", choices=["fastws", "websockets"], required=True)
     parser.add_argument("--api", choices=["asyncio", "sync"], default="asyncio")
+    parser.add_argument("--receive", choices=["loop", "thread"], default="loop")
     parser.add_argument("--only", nargs="*", metavar="ID")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     args = parser.parse_args()
@@ -206,6 +228,10 @@ def main() -> None:
     modules = [importlib.import_module(f"tests.{args.api}.{name}") for name in MODULES[args.api]]
     if args.implementation == "fastws":
         counts = {module.__name__: replace_names(module, args.api) for module in modules}
+        if args.receive == "thread":
+            os.environ["FASTWS_RECEIVE"] = "thread"
+            for module in modules:
+                tell_of_tls(module)
         if not all(counts.values()):
             sys.exit(f"a test module uses nothing that fastws replaces; the harness is out of date: {counts}")
     loader = unittest.TestLoader()
