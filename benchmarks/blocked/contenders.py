@@ -8,7 +8,7 @@ import importlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-__all__ = ["CONTENDERS", "Socket", "connect"]
+__all__ = ["CONTENDERS", "Socket", "connect", "load"]
 
 CONTENDERS = {
     "fastws-thread": 'fastws, `receive="thread"`',
@@ -76,6 +76,13 @@ class PicowsSocket(Socket):
         self.listener.work = work
         await self.connection.wait_disconnected()
         return int(self.listener.count)
+
+
+def load(contender: str) -> None:
+    """Import the library, and what it imports when it is used first."""
+    library = importlib.import_module(contender.partition("-")[0])
+    # It may be imported lazily.
+    getattr(library, "connect", None)
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.loops.measure import Stopwatch, rss_bytes
 
-from .contenders import connect, loop_factory
+from .contenders import connect, load, loop_factory
 
 
 def sleep(seconds: float) -> None:
@@ -91,6 +91,8 @@ async def received(spec: dict[str, Any]) -> dict[str, Any]:
     """Take all messages: how many, by which CPU time and wall time."""
     work = json.loads if spec["works"] else None
     watch = Stopwatch()
+    # Beside a thread that computes it takes twice as long, and on free-threaded CPython 3.13 ten seconds.
+    load(spec["contender"])
     with Computing() if spec["computing"] else contextlib.nullcontext() as computing:
         async with connect(spec["contender"], spec["url"]) as sock:
             await sock.send("go")
