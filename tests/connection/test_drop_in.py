@@ -389,6 +389,8 @@ async def test_double_of_a_transport(side):
     transport.is_closing.return_value = False
     ws.connection_made(transport)
     transport.set_write_buffer_limits.assert_called_once_with(4096, None)
+    # A receive thread would begin once the transport reads, so in the next cycle.
+    await asyncio.sleep(0)
     (receiver,) = transport.set_protocol.call_args.args
     data = b"".join(frame(TEXT, text, key=KEY if side == "server" else None) for text in (b"one", b"two"))
     receiver.get_buffer(-1)[: len(data)] = data
