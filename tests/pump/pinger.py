@@ -40,14 +40,19 @@ def frames_of(data: bytearray) -> list[tuple[int, bytes]]:
     return found
 
 
+def session_of(connection: ssl.SSLSocket | ssl.SSLObject) -> ctypes.c_void_p:
+    """The ``SSL *`` of libssl: a field of the object's struct, behind that of all objects and one pointer."""
+    sslobj: object = connection._sslobj  # type: ignore[union-attr]
+    session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    assert session.value is not None
+    return ctypes.c_void_p(session.value)
+
+
 def renew(connection: ssl.SSLSocket, number: int) -> None:
     """RFC 8446 4.6.1 and 4.6.3."""
     import _ssl
 
-    libssl = ctypes.CDLL(_ssl.__file__)
-    sslobj: object = connection._sslobj  # type: ignore[attr-defined]
-    # The first field of its struct, which is behind that of all objects.
-    session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    libssl, session = ctypes.CDLL(_ssl.__file__), session_of(connection)
     if number % 3 == 0:
         assert libssl.SSL_new_session_ticket(session) == 1
     else:

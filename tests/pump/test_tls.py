@@ -35,6 +35,8 @@ import fastws.tls
 from fastws.core import Encryption
 from fastws.pumping import PumpTransport
 
+from .pinger import session_of
+
 pytestmark = [
     pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only"),
     pytest.mark.skipif(
@@ -98,11 +100,7 @@ class Libssl:
 
     def on(self, ssl_object, name, *args):
         self.needs(name)
-        function = getattr(self.lib, name)
-        sslobj = ssl_object._sslobj
-        session = ctypes.c_void_p.from_address(id(sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
-        assert session.value is not None
-        return function(ctypes.c_void_p(session.value), *args)
+        return getattr(self.lib, name)(session_of(ssl_object), *args)
 
 
 # What is negotiated
