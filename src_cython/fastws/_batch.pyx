@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from ._inbox cimport FLAG_TEXT, FLAG_WHOLE, Record
 from ._section cimport Section
-from ._segment cimport Segment, segment_hold, segment_new, segment_release
+from ._segment cimport Segment, array_free, array_new, segment_hold, segment_new, segment_release
 
 from fastws import pickled
 from fastws.overflow import Lost
@@ -76,7 +75,7 @@ cdef class Batch:
                 i += 1
             segment_release(<Segment*> segment, <uint32_t> (i - first))
         if self.owned:
-            free(self.records)
+            array_free(self.records)
 
     cdef Record* checked(self, Py_ssize_t index) except NULL:
         if index < 0:
@@ -223,7 +222,7 @@ Sequence.register(Batch)
 
 
 cdef Batch batch_new(Record* records, Py_ssize_t start, Py_ssize_t length):
-    """A batch that owns ``records`` (from malloc), ``length`` of them from ``start`` on, and a reference of each."""
+    """A batch that owns ``records`` (an array of the pools), ``length`` of them from ``start`` on, and a reference of each."""
     cdef Batch batch = Batch.__new__(Batch)
     batch.records = records
     batch.start = start
@@ -268,9 +267,9 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
     if count == 0:
         return batch_new(NULL, 0, 0)
     segment = segment_new(total)
-    records = <Record*> malloc(count * sizeof(Record))
+    records = <Record*> array_new(count * sizeof(Record))
     if segment == NULL or records == NULL:
-        free(records)
+        array_free(records)
         if segment != NULL:
             segment_release(segment, 1)
         raise MemoryError(f"no memory for a batch of {total} bytes")

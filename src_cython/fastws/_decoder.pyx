@@ -8,7 +8,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, P
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memmove
 
 from ._admission cimport (
@@ -41,6 +41,8 @@ from ._latch cimport Guard
 from ._section cimport Section
 from ._segment cimport (
     Segment,
+    array_free,
+    array_new,
     segment_class_capacity,
     segment_hold,
     segment_is_exclusive,
@@ -480,7 +482,7 @@ cdef class FrameDecoder(Decoding):
             out[0] = inbox_give(&self.inbox, start)
             if out[0] != NULL:
                 return wanted
-        records = <Record*> malloc(wanted * sizeof(Record))
+        records = <Record*> array_new(wanted * sizeof(Record))
         if records == NULL:
             raise MemoryError(f"no memory for a batch of {wanted} messages")
         out[0] = records
@@ -509,7 +511,7 @@ cdef class FrameDecoder(Decoding):
         finally:
             if taken == 0:
                 out[0] = NULL
-                free(records)
+                array_free(records)
         return taken
 
     cdef bint unreported(self, uint64_t* lost) noexcept nogil:

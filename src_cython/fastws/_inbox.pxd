@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from ._latch cimport Held
-from ._segment cimport Segment, segment_release
+from ._segment cimport Segment, array_free, array_new, segment_release
 from ._wire cimport RECORD_BYTES
 
 cdef enum:
@@ -21,11 +21,11 @@ cdef enum:
     FLAG_DEAD = 64          # was lost; holds nothing any more
     FLAG_WHOLE = 3          # FLAG_FIN | FLAG_FIRST: an unfragmented message
 
-cdef enum:
-    RING_MIN = 256          # records; a power of two
-
 cdef extern from *:
     """
+    #ifndef FASTWS_RING_MIN     /* sanitizers take rings that few messages fill */
+    #define FASTWS_RING_MIN 256
+    #endif
     #ifndef FASTWS_RECORD
     #define FASTWS_RECORD
     #include <cstdint>
@@ -39,12 +39,18 @@ cdef extern from *:
     };
     #endif
     """
+    enum:
+        RING_MIN "FASTWS_RING_MIN"  # records; a power of two
+
     ctypedef struct Record "struct fastws_record":
         uint8_t* data
         uint64_t length
         uint8_t flags
         void* segment
         int64_t received_ns
+
+cdef enum:
+    RING_EXPECTED = 128 * 1024  # records that a new ring may have because the last one had them
 
 cdef struct Tag:            # whose message a record is, where there are policies
     uint32_t key            # of a source of keys
@@ -120,12 +126,18 @@ cdef inline bint inbox_is_low(Inbox* inbox) noexcept nogil:
 cdef inline bint inbox_grow(Inbox* inbox) noexcept nogil:
     cdef uint64_t capacity = inbox.capacity * 2 if inbox.capacity else max(inbox.capacity_next, <uint64_t> RING_MIN)
     cdef uint64_t i
-    cdef Record* ring = <Record*> malloc(capacity * sizeof(Record))
-    cdef Tag* tags = <Tag*> malloc(capacity * sizeof(Tag)) if inbox.tagged else NULL
-    if ring == NULL or (inbox.tagged and tags == NULL):
-        free(ring)
-        free(tags)
-        return False
+    cdef Record* ring = NULL
+    cdef Tag* tags = NULL
+    while True:
+        ring = <Record*> array_new(capacity * sizeof(Record))
+        tags = <Tag*> malloc(capacity * sizeof(Tag)) if inbox.tagged and ring != NULL else NULL
+        if ring != NULL and (tags != NULL or not inbox.tagged):
+            break
+        array_free(ring)
+        if inbox.capacity or capacity <= RING_MIN:
+            return False
+        # Less would do: it was the size of the last one.
+        capacity = RING_MIN
     for i in range(inbox.head, inbox.tail):
         ring[i & (capacity - 1)] = inbox.ring[i & (inbox.capacity - 1)]
     if inbox.tagged:
@@ -133,7 +145,7 @@ cdef inline bint inbox_grow(Inbox* inbox) noexcept nogil:
             tags[i & (capacity - 1)] = inbox.tags[i & (inbox.capacity - 1)]
         free(inbox.tags)
         inbox.tags = tags
-    free(inbox.ring)
+    array_free(inbox.ring)
     inbox.ring = ring
     inbox.capacity = capacity
     return True
@@ -215,15 +227,13 @@ cdef inline void inbox_settle(Inbox* inbox) noexcept nogil:
     if inbox.capacity > 16 * RING_MIN:
         inbox_expect_more(inbox)
         inbox_free(inbox)
-    elif inbox.capacity:
-        # From the beginning of the ring again: that is in cache, and what it holds in one piece.
-        inbox.head = inbox.tail = (inbox.tail + inbox.capacity - 1) & ~(inbox.capacity - 1)
-    inbox.begun = inbox.tail
+    # From the beginning of a ring again, however large it gets: that is in cache, and what it holds in one piece.
+    inbox.head = inbox.tail = inbox.begun = (inbox.tail + RING_EXPECTED - 1) & ~<uint64_t> (RING_EXPECTED - 1)
 
 
 cdef inline void inbox_expect_more(Inbox* inbox) noexcept nogil:
-    """The next backlog will be as this one: what came since the queue was empty."""
-    inbox.capacity_next = inbox.capacity
+    """The next backlog will be about as this one: what came since the queue was empty."""
+    inbox.capacity_next = min(inbox.capacity, <uint64_t> RING_EXPECTED)
     while inbox.capacity_next > RING_MIN and inbox.capacity_next // 2 >= inbox.tail - inbox.begun:
         inbox.capacity_next //= 2
 
@@ -242,15 +252,14 @@ cdef inline Record* inbox_give(Inbox* inbox, uint64_t* start) noexcept nogil:
     inbox_expect_more(inbox)
     inbox.ring = NULL
     inbox.messages = inbox.bytes = 0
-    # So that the next ring is filled from its beginning.
-    inbox.head = inbox.tail = (inbox.tail + inbox.capacity_next - 1) & ~(inbox.capacity_next - 1)
+    inbox.head = inbox.tail
     inbox.capacity = 0
     inbox_settle(inbox)
     return ring
 
 
 cdef inline void inbox_free(Inbox* inbox) noexcept nogil:
-    free(inbox.ring)
+    array_free(inbox.ring)
     free(inbox.tags)
     inbox.ring = NULL
     inbox.tags = NULL

@@ -17,6 +17,7 @@ from ._histogram cimport (
     histogram_quantile,
 )
 from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
+from ._pumped cimport PumpedDecoder, may_resume, run_length, run_message
 from ._section cimport Claim, Claimed, Section
 
 cdef extern from *:
@@ -53,7 +54,9 @@ cdef tuple quantiles(const Histogram* histogram):
 
 cdef inline uint64_t ready(FrameDecoder decoder) except? 0:
     """Messages that can be had at once, at least."""
-    return decoder.inbox.messages if decoder.latch == NULL else decoder.ready()
+    if decoder.latch == NULL:
+        return decoder.inbox.messages
+    return run_length(<PumpedDecoder> decoder) or decoder.ready()
 
 
 @cython.final
@@ -280,7 +283,7 @@ cdef class Turn:
             if self.count(1):
                 self.begin()
             message = self.decoder.pop_message(decode)
-            if message is not None and self.decoder.can_resume():
+            if message is not None and may_resume(self.decoder) and self.decoder.can_resume():
                 self.decoder.resumed()
             return message
         finally:
@@ -356,7 +359,12 @@ cdef class Message:
                     result[0] = <PyObject*> None
                     Py_INCREF(None)
                     return SEND_NEXT
-                if self.decoder.latch == NULL and not self.decoder.decoding and not self.decoder.admits:
+                if self.decoder.latch != NULL:
+                    if run_length(<PumpedDecoder> self.decoder):
+                        message = run_message(<PumpedDecoder> self.decoder)
+                    else:
+                        message = self.decoder.pop_message(None)
+                elif not self.decoder.decoding and not self.decoder.admits:
                     record = inbox_head(&self.decoder.inbox)
                     if record.flags & FLAG_WHOLE == FLAG_WHOLE:
                         message = make_object(record.data, record.length, record.flags)
@@ -366,7 +374,7 @@ cdef class Message:
                 else:
                     message = self.decoder.pop_message(None)
                 if message is not None:
-                    resumable = (self.decoder.latch != NULL or self.decoder.blocked) and self.decoder.can_resume()
+                    resumable = may_resume(self.decoder) and self.decoder.can_resume()
                     section.leave()
                     if resumable:
                         self.resume()

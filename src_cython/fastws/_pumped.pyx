@@ -32,7 +32,7 @@ from ._inbox cimport (
 from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
 from ._section cimport Section
-from ._segment cimport Segment, segment_release
+from ._segment cimport Segment, array_free, array_new, segment_release
 from ._state cimport CONTROL_HEAD
 from ._wire cimport (
     BINARY,
@@ -367,9 +367,7 @@ cdef class PumpedDecoder(FrameDecoder):
     # The consumer's side; with the GIL, in the section
 
     cdef uint64_t ready(self) except? 0:
-        if self.run_at == self.run_end:
-            return self.fetch(False)
-        return self.run_end - self.run_at
+        return run_length(self) or self.fetch(False)
 
     cdef int64_t head_ns(self) noexcept:
         return self.run[self.run_at].received_ns if self.run_at < self.run_end else 0
@@ -496,25 +494,14 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void end_run(self) noexcept nogil:
         """All of it was dropped."""
         self.flush_run()
-        free(self.ring)
+        array_free(self.ring)
         self.ring = NULL
         self.run = self.room
-        self.run_at = self.run_end = 0
+        self.run_at = self.run_end = self.run_bytes = 0
 
     cdef void drop_run(self, uint64_t count) noexcept nogil:
-        """Give back the references of the next ``count`` messages, sooner or later."""
-        cdef Record* record
         for _ in range(count):
-            record = &self.run[self.run_at]
-            if record.segment != self.spent_segment or self.spent == 0:
-                self.flush_run()
-                self.spent_segment = record.segment
-            self.spent += 1
-            self.run_bytes -= record.length
-            self.run_at += 1
-        if self.run_at == self.run_end:
-            self.end_run()
-        self.held.set(self.run_end - self.run_at, self.run_bytes)
+            run_drop(self)
 
     cdef void flush_run(self) noexcept nogil:
         if self.spent:
@@ -528,14 +515,14 @@ cdef class PumpedDecoder(FrameDecoder):
             self.fetch(True)
             if self.run_at == self.run_end:
                 return None
+        if decode is None:
+            return run_message(self)
         record = &self.run[self.run_at]
-        if self.run_at + 2 < self.run_end:
-            fastws_prefetch(record[2].data, record[2].length)
-        if decode is None or decode == ((record.flags & FLAG_TEXT) != 0):
+        if decode == ((record.flags & FLAG_TEXT) != 0):
             message = make_object(record.data, record.length, record.flags)
         else:
             message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
-        self.drop_run(1)
+        run_drop(self)
         # Taken before an exception is made, as what the garbage collector finalizes for it may come here, too.
         return (<bytes> message).decode() if decode and isinstance(message, bytes) else message
 
@@ -564,7 +551,7 @@ cdef class PumpedDecoder(FrameDecoder):
         record = &self.run[self.run_at]
         opcode = TEXT if record.flags & FLAG_TEXT else BINARY
         payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
-        self.drop_run(1)
+        run_drop(self)
         return opcode, True, payload
 
     def take(self, max_messages=None, /):
@@ -597,26 +584,35 @@ cdef class PumpedDecoder(FrameDecoder):
             if frames:
                 self.log(frames)
             return batch_new(NULL, 0, 0)
-        if taken:
-            records = <Record*> realloc(more, (taken + added) * sizeof(Record))
+        if not taken:
+            records = more
+        elif not added and self.ring != NULL and taken == self.run_end - self.run_at and taken >= self.run_end // 2:
+            # The ring goes on to the batch, which keeps no more than eight records for a message.
+            records = self.ring
+            start = self.run - self.ring + self.run_at
+            self.ring = NULL
+            self.end_run()
+            self.held.set(0, 0)
+        else:
+            records = <Record*> array_new((taken + added) * sizeof(Record))
             if records == NULL:
                 # Nothing is lost but order would be: what was moved out comes back as lost.
                 while added:
                     added -= 1
                     segment_release(<Segment*> more[added].segment, 1)
                     self.gate.admission.lost[LOST_DISCARDED] += 1
-                free(more)
+                array_free(more)
                 raise MemoryError(f"no memory for a batch of {taken} messages")
-            memmove(records + taken, records, added * sizeof(Record))
             memcpy(records, &self.run[self.run_at], taken * sizeof(Record))
+            if added:
+                memcpy(records + taken, more, added * sizeof(Record))
+                array_free(more)
             for i in range(taken):
                 self.run_bytes -= records[i].length
             self.run_at += taken
             if self.run_at == self.run_end:
                 self.end_run()
             self.held.set(self.run_end - self.run_at, self.run_bytes)
-        else:
-            records = more
         told = self.unreported(lost)
         guard.leave()
         if frames:
@@ -628,12 +624,11 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef bint can_resume(self) except -1:
         cdef Guard guard
-        cdef uint64_t rest = self.run_end - self.run_at
-        if not self.held.stopped():
+        cdef uint64_t rest = run_length(self)
+        if not run_may_resume(self):
             return False
         if rest and (
-            not self.run_is_low
-            or rest > self.inbox.messages_low
+            rest > self.inbox.messages_low
             or self.run_bytes + RECORD_BYTES * rest > self.inbox.bytes_low
         ):
             return False

@@ -42,6 +42,10 @@ cdef Segment* segment_new(size_t capacity) noexcept nogil
 cdef void segment_free(Segment* segment) noexcept nogil
 cdef size_t segment_class_capacity(int size_class) noexcept nogil
 
+# Arrays of records, at least nbytes large; NULL if there is no memory. Each ring of a queue, and what a batch owns.
+cdef void* array_new(size_t nbytes) noexcept nogil
+cdef void array_free(void* array) noexcept nogil
+
 cdef inline void segment_hold(Segment* segment, uint32_t n) noexcept nogil:
     fastws_refs_add(&segment.refs, n)
 

@@ -1,4 +1,8 @@
-"""The pool of receive memory: three sizes, last in first out, so that the next read lands in warm cache."""
+"""The pools of receive memory, and of the arrays that say where messages are in it.
+
+Last in, first out, so that the next read lands in warm cache. Large arrays are kept as well, since the C library gives
+them back to the kernel, and each new one would cost page faults in one thread and an interrupt of the others.
+"""
 
 import os
 
@@ -26,10 +30,23 @@ cdef size_t[SEGMENT_CLASSES] capacities = [16 * 1024, 64 * 1024, 256 * 1024]
 # Most that a pool keeps: 2 MiB, 2 MiB, 8 MiB.
 cdef int[SEGMENT_CLASSES] pool_limits = [128, 32, 32]
 
+cdef enum:
+    ARRAY_CLASSES = 7           # powers of two
+    ARRAY_MIN = 64 * 1024       # smaller ones aren't kept
+    ARRAYS_KEEP = 16 * 1024 * 1024
+
 ctypedef Segment* SegmentPointer
 cdef SegmentPointer[SEGMENT_CLASSES] pools
 cdef int[SEGMENT_CLASSES] pooled
 cdef Py_ssize_t live = 0
+
+cdef struct Array:              # in front of its memory
+    size_t capacity             # bytes behind this
+    Array* next                 # in a pool
+
+ctypedef Array* ArrayPointer
+cdef ArrayPointer[ARRAY_CLASSES] arrays
+cdef size_t arrays_bytes = 0
 
 
 cdef size_t segment_class_capacity(int size_class) noexcept nogil:
@@ -87,6 +104,55 @@ cdef void segment_free(Segment* segment) noexcept nogil:
     free(segment)
 
 
+cdef int array_class(size_t capacity) noexcept nogil:
+    """Index into the pools; -1 if such arrays aren't kept."""
+    cdef int size_class = 0
+    while size_class < ARRAY_CLASSES and <size_t> ARRAY_MIN << size_class < capacity:
+        size_class += 1
+    return size_class if size_class < ARRAY_CLASSES and capacity == <size_t> ARRAY_MIN << size_class else -1
+
+
+cdef void* array_new(size_t nbytes) noexcept nogil:
+    global arrays_bytes
+    cdef int size_class
+    cdef Array* array = NULL
+    if nbytes > (<size_t> -1) // 2:
+        return NULL
+    size_class = array_class(nbytes)
+    if size_class >= 0:
+        fastws_pool_lock()
+        array = arrays[size_class]
+        if array != NULL:
+            arrays[size_class] = array.next
+            arrays_bytes -= nbytes
+        fastws_pool_unlock()
+    if array == NULL:
+        array = <Array*> malloc(sizeof(Array) + nbytes)
+        if array == NULL:
+            return NULL
+        array.capacity = nbytes
+    return array + 1
+
+
+cdef void array_free(void* memory) noexcept nogil:
+    global arrays_bytes
+    cdef Array* array
+    cdef int size_class
+    if memory == NULL:
+        return
+    array = <Array*> memory - 1
+    size_class = array_class(array.capacity)
+    if size_class >= 0:
+        fastws_pool_lock()
+        if arrays_bytes + array.capacity <= ARRAYS_KEEP:
+            array.next = arrays[size_class]
+            arrays[size_class] = array
+            arrays_bytes += array.capacity
+            array = NULL
+        fastws_pool_unlock()
+    free(array)
+
+
 def live_segments() -> int:
     """Segments in use in this process, for leak tests."""
     cdef Py_ssize_t count
@@ -97,10 +163,11 @@ def live_segments() -> int:
 
 
 def pooled_bytes() -> int:
-    """Bytes that the pools keep for the next read."""
-    cdef Py_ssize_t total = 0
+    """Bytes that the pools keep for the next read, and for the messages that it brings."""
+    cdef Py_ssize_t total
     cdef int i
     fastws_pool_lock()
+    total = arrays_bytes
     for i in range(SEGMENT_CLASSES):
         total += pooled[i] * <Py_ssize_t> capacities[i]
     fastws_pool_unlock()
@@ -109,11 +176,15 @@ def pooled_bytes() -> int:
 
 cdef void forget_pools() noexcept:
     """The lock may have been held in mid-change when the process forked: begin anew."""
+    global arrays_bytes
     cdef int i
     fastws_pool_lock_new()
     for i in range(SEGMENT_CLASSES):
         pools[i] = NULL
         pooled[i] = 0
+    for i in range(ARRAY_CLASSES):
+        arrays[i] = NULL
+    arrays_bytes = 0
 
 
 def _after_fork_in_child() -> None:
