@@ -4,8 +4,10 @@ python -m benchmarks.blocked [--part PART ...] [--seconds 10] [--rounds 3] [--lo
 
 - ``blocked``: the loop is blocked for so many seconds, by sleeping, by computing in Python, and by a C function that
   keeps the GIL. The peer pings every 50 ms and hangs up when a pong is missing for a third of the time.
-- ``computing``: throughput beside a thread of Python that computes all the time, of a flood and of a steady feed.
-- ``burst``: what a message costs, counted and worked on (``json.loads``), one by one and in batches.
+- ``computing``: throughput of a flood and of a steady feed beside a thread of Python that computes all the time, and
+  beside a process that does, which takes a core but not the GIL.
+- ``burst``: what a message costs, counted and worked on, one by one and in batches; on all cores, and with the
+  contender on one and the peer on another. Ratios are medians of those of each round.
 - ``wakeups``: how long a message is under way to a consumer that waits for it.
 - ``many``: 1,000 connections with a message per second each, beside a flood on another one; memory of an idle one.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +30,7 @@ from .contenders import CONTENDERS
 PERIOD_MS = 50
 PACED = 1_000_000
 """Messages per second."""
+CONSUMERS = {"counts": "counts", "price": "price of each", "json": "`json.loads` of each"}
 HOWS = {"sleep": "`time.sleep`", "compute": "pure Python", "hold": "C with the GIL"}
 OURS = ("fastws-thread", "fastws-loop")
 
@@ -34,10 +38,12 @@ OURS = ("fastws-thread", "fastws-loop")
 class Peer:
     """The process at the other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: int | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.blocked.peer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, [core])
         hello = self.report()
         self.block = hello["block"]
         self._port = hello["port"]
@@ -62,7 +68,7 @@ class Peer:
 def measured(args: argparse.Namespace, work: str, contender: str, **spec: Any) -> Any:
     """What a worker has found."""
     command = [sys.executable, "-m", "benchmarks.blocked.worker"]
-    spec |= {"work": work, "contender": contender, "loop": args.loop}
+    spec = {"cores": None} | spec | {"work": work, "contender": contender, "loop": args.loop}
     done = subprocess.run([*command, json.dumps(spec)], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -106,7 +112,7 @@ def part_blocked(args: argparse.Namespace, peer: Peer) -> None:
 
 
 def received(args: argparse.Namespace, contender: str, batches: bool, **spec: Any) -> Any:
-    spec = {"works": False, "computing": False} | spec
+    spec = {"computing": "nowhere"} | spec
     return measured(args, "received", contender, batches=batches, **spec)
 
 
@@ -123,45 +129,55 @@ def ways(args: argparse.Namespace) -> list[tuple[str, bool, str]]:
 def part_computing(args: argparse.Namespace, peer: Peer) -> None:
     rows = []
     flood, paced = peer.url("flood", ms=2000), peer.url("paced", ms=2000, rate=PACED)
-    for url, works in ((flood, False), (flood, True), (paced, False)):
+    for url, consumer in ((flood, "counts"), (flood, "json"), (paced, "counts")):
         for contender, batches, title in ways(args):
-            rates: dict[bool, list[float]] = {False: [], True: []}
+            rates: dict[str, list[float]] = {"nowhere": [], "process": [], "thread": []}
             for _ in range(args.rounds):
                 for computing in rates:
-                    result = received(args, contender, batches, url=url, computing=computing, works=works)
+                    result = received(args, contender, batches, url=url, computing=computing, consumer=consumer)
                     rates[computing].append(result["count"] / result["wall_ns"] * 1e9)
-            alone, beside = (statistics.median(rates[computing]) for computing in (False, True))
-            what = "`json.loads` of each" if works else "counts" if url == flood else f"counts, {PACED:,} are sent"
-            rows.append((what, title, f"{alone:,.0f}", f"{beside:,.0f}", f"{beside / alone:.0%}"))
+            alone, process, thread = (statistics.median(values) for values in rates.values())
+            what = CONSUMERS[consumer] + (f", {PACED:,} are sent" if url == paced else "")
+            figures = [f"{rate:,.0f}" for rate in (alone, process, thread)]
+            rows.append((what, title, *figures, *(f"{thread / other:.0%}" for other in (alone, process))))
     table(
-        "Messages per second of 150 bytes, alone and beside a thread that computes all the time",
-        ("consumer", "contender", "alone", "beside", "beside ÷ alone"),
+        "Messages per second of 150 bytes, alone and beside a process and a thread that compute all the time",
+        ("consumer", "contender", "alone", "process", "thread", "thread ÷ alone", "thread ÷ process"),
         rows,
     )
 
 
 def part_burst(args: argparse.Namespace, peer: Peer) -> None:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    rows = burst_rows(args, peer, None)
+    if len(cores) > 1:
+        with Peer(cores[0]) as pinned:
+            rows += burst_rows(args, pinned, cores[1])
+    head = ("cores", "consumer", "way", "CPU, thread", "CPU, loop", "ratio", "wall, thread", "wall, loop", "ratio")
+    table("A burst of 150-byte messages: ns per message, CPU of all threads of the process", head, rows)
+
+
+def burst_rows(args: argparse.Namespace, peer: Peer, core: int | None) -> list[tuple[str, ...]]:
     rows = []
-    for works, blocks in ((False, 50), (True, 10)):
+    for consumer, blocks in (("counts", 50), ("price", 20), ("json", 10)):
         url = peer.url("burst", blocks=blocks)
         for batches in (False, True):
-            cpu: dict[str, list[float]] = {contender: [] for contender in OURS}
-            wall: dict[str, list[float]] = {contender: [] for contender in OURS}
+            results: dict[str, list[Any]] = {contender: [] for contender in OURS}
             for _ in range(args.rounds):
                 for contender in OURS:
-                    result = received(args, contender, batches, url=url, works=works)
+                    spec = {"url": url, "consumer": consumer, "cores": None if core is None else [core]}
+                    result = received(args, contender, batches, **spec)
                     if result["count"] != blocks * peer.block:
                         sys.exit(f"{contender} got {result['count']} messages of {blocks * peer.block}")
-                    cpu[contender].append(result["cpu_ns"] / result["count"])
-                    wall[contender].append(result["wall_ns"] / result["count"])
+                    results[contender].append(result)
             figures: list[str] = []
-            for values in (cpu, wall):
-                thread, loop = (statistics.median(values[contender]) for contender in OURS)
-                figures += [f"{thread:,.0f}", f"{loop:,.0f}", f"{thread / loop:.2f}"]
-            what = "`json.loads` of each" if works else "counts"
-            rows.append((what, "batches" if batches else "`async for`", *figures))
-    head = ("consumer", "way", "CPU, thread", "CPU, loop", "ratio", "wall, thread", "wall, loop", "ratio")
-    table("A burst of 150-byte messages: ns per message, CPU of all threads of the process", head, rows)
+            for name in ("cpu_ns", "wall_ns"):
+                values = [[result[name] / result["count"] for result in results[contender]] for contender in OURS]
+                ratio = statistics.median(thread / loop for thread, loop in zip(*values, strict=True))
+                figures += [*(f"{statistics.median(value):,.0f}" for value in values), f"{ratio:.2f}"]
+            where = "all" if core is None else "one"
+            rows.append((where, CONSUMERS[consumer], "batches" if batches else "`async for`", *figures))
+    return rows
 
 
 def part_wakeups(args: argparse.Namespace, peer: Peer) -> None:

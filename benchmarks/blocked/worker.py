@@ -9,9 +9,11 @@ import gc
 import json
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.loops.measure import Stopwatch, rss_bytes
@@ -36,33 +38,38 @@ def hold(seconds: float) -> None:
     ctypes.PyDLL(None).poll(None, 0, int(seconds * 1000))
 
 
+def price(message: str) -> float:
+    """What a hurried consumer takes out of a trade."""
+    start = message.find('"p":"') + 5
+    return float(message[start : message.find('"', start)])
+
+
+CONSUMERS = {"counts": None, "price": price, "json": json.loads}
 BLOCKS = {"sleep": sleep, "compute": compute, "hold": hold}
 
 
-class Computing:
-    """A thread of Python that computes all the time.
+@contextlib.contextmanager
+def computing(where: str) -> Iterator[None]:
+    """Keep computing: in a "thread" of Python, in a "process", which takes a core but not the GIL, or "nowhere"."""
+    if where == "thread":
+        ended = False
 
-    Attributes:
-        rounds: How often it came around.
-    """
+        def run() -> None:
+            while not ended:
+                sum(range(1000))
 
-    def __init__(self) -> None:
-        self.rounds = 0
-        self._end = False
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self._end:
-            sum(range(1000))
-            self.rounds += 1
-
-    def __enter__(self) -> Computing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._end = True
-        self._thread.join()
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield
+        ended = True
+        thread.join()
+    elif where == "process":
+        process = subprocess.Popen([sys.executable, "-c", "while True: sum(range(1000))"])
+        yield
+        process.kill()
+        process.wait()
+    else:
+        yield
 
 
 async def blocked(spec: dict[str, Any]) -> dict[str, Any]:
@@ -89,18 +96,17 @@ async def blocked(spec: dict[str, Any]) -> dict[str, Any]:
 
 async def received(spec: dict[str, Any]) -> dict[str, Any]:
     """Take all messages: how many, by which CPU time and wall time."""
-    work = json.loads if spec["works"] else None
+    work = CONSUMERS[spec["consumer"]]
     watch = Stopwatch()
     # Beside a thread that computes it takes twice as long, and on free-threaded CPython 3.13 ten seconds.
     load(spec["contender"])
-    with Computing() if spec["computing"] else contextlib.nullcontext() as computing:
+    with computing(spec["computing"]):
         async with connect(spec["contender"], spec["url"]) as sock:
             await sock.send("go")
             watch.start()
             count = await sock.consume(work, spec["batches"])
             watch.stop()
-    rounds = computing.rounds if computing is not None else 0
-    return {"count": count, "cpu_ns": watch.cpu_ns, "wall_ns": watch.wall_ns, "rounds": rounds}
+    return {"count": count, "cpu_ns": watch.cpu_ns, "wall_ns": watch.wall_ns}
 
 
 async def ticked(spec: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +173,8 @@ async def run(spec: dict[str, Any]) -> None:
 
 def main() -> None:
     spec = json.loads(sys.argv[1])
+    if spec["cores"]:
+        os.sched_setaffinity(0, spec["cores"])
     # That a connection was cut off stands in the table.
     logging.disable()
     with asyncio.Runner(loop_factory=loop_factory(spec["loop"])) as runner:
