@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 
 import pytest
@@ -281,6 +282,41 @@ async def test_heartbeats_while_we_do_not_read(side):
         await asyncio.sleep(0.25)
         assert ws.state is fastws.State.OPEN
         assert await peer.read() == (TEXT, True, b"ping")
+
+
+@over_loops
+async def test_what_a_peer_does_not_read(side, caplog):
+    """Replies and heartbeats for which there is no room are counted, told of once, and not logged as sent."""
+    caplog.set_level(logging.DEBUG, "websockets")
+    heartbeat = Heartbeat(0.02, "beat", timeout=60)
+    async with against_peer(side, heartbeat=heartbeat, replies=[fastws.Reply("?", "x" * 200_000)]) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        asked = 0
+        while not ws.stats.withheld:
+            await peer.send(TEXT, b"?")
+            asked += 1
+            await until(lambda asked=asked: ws.stats.answered == asked)
+        # No more is asked for: what is withheld now are heartbeats.
+        withheld = ws.stats.withheld
+        await until(lambda: ws.stats.withheld > withheld + 2)
+        sent = ws.stats.messages_out
+        # Of what was asked for, less than three weren't: at the most one, and the heartbeats meanwhile.
+        assert sent >= asked - withheld
+
+        def logged():
+            return [record.getMessage()[:6] for record in caplog.records].count("> TEXT")
+
+        await until(lambda: logged() == sent)
+        withheld = ws.stats.withheld
+        await until(lambda: ws.stats.withheld > withheld + 2)
+        assert logged() == ws.stats.messages_out == sent
+        assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+            "automatic replies and heartbeats aren't sent while more than 1 MiB waits for the peer, which doesn't read "
+            "it; stats.withheld counts them"
+        ]
+        peer.reader._transport.resume_reading()
+        frames = [await peer.read() for _ in range(sent + 2)]
+        assert [payload for _, _, payload in frames[-2:]] == [b"beat"] * 2
 
 
 @on_asyncio
