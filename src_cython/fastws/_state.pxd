@@ -21,6 +21,7 @@ cdef uint64_t unlimited(object limit)
 
 cdef class DecoderState:
     cdef Latch* latch           # NULL: one thread at a time
+    cdef bint made              # initialised, once and for all
     cdef bint abandoned         # another process was at work on it: its memory can't be trusted
     cdef Inbox inbox
     cdef Run* run               # of who consumes what a pump feeds; NULL without a latch
