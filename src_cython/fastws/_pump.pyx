@@ -54,9 +54,6 @@ cdef extern from *:
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
-    static inline void fastws_report(fastws::Line *line, uint32_t report) {
-        if (line->reports) line->reports->add(line, report);
-    }
     static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
@@ -120,7 +117,6 @@ cdef extern from *:
     void fastws_close_fd(int fd) noexcept
     void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
-    void fastws_report(Line* line, uint32_t report) noexcept
     void fastws_release(Line* line) noexcept
     Line* fastws_new_line(
         int fd, void* decoder, void* handle, void* reference, shared_ptr[Reports] reports, void* ssl
@@ -285,7 +281,6 @@ cdef class PumpSocket:
         """
         cdef Py_buffer buffer
         cdef Written written
-        cdef Section section
         self.check()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         # With the GIL: the system call takes microseconds, having it back from a busy thread milliseconds.
@@ -297,9 +292,7 @@ cdef class PumpSocket:
         elif written.first or written.beat:
             self.order((ORDER_FLUSH if written.first else 0) | (ORDER_BEAT if written.beat else 0))
         if written.logged:
-            # Not while release() lets go of the reports.
-            section.enter(self)
-            fastws_report(self.line, REPORT_STEP)
+            self.pump.native.tell(self.line, REPORT_STEP)
         return written.full
 
     @property

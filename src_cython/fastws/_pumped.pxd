@@ -74,6 +74,7 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
              void (*orphaned)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
+        void tell(Line* line, uint32_t what) noexcept
         void begin_beats(Line* line, int64_t every_ns) noexcept
         size_t lines() noexcept
         bint running() noexcept

@@ -80,6 +80,12 @@ class Pump {
         if (!line->gone) give(line, order);
     }
 
+    /* Report something of a line, unless the last report was made. */
+    void tell(Line *line, uint32_t what) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!line->gone) report(line, what);
+    }
+
     /* Heartbeats, one each so many nanoseconds from now on; once for a line. */
     void begin_beats(Line *line, int64_t every_ns) {
         std::lock_guard<std::mutex> lock(mutex_);
