@@ -224,7 +224,14 @@ class Connection(Blocking):
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
-        self._step(decoder.step_status())
+        if self.debug:
+            assert isinstance(self.transport, PumpTransport)
+            # Taken first, so that what they answer is logged ahead of them.
+            sent = self.transport.take_log()
+            self._step(decoder.step_status())
+            self._log_sent(*sent)
+        else:
+            self._step(decoder.step_status())
         # The consumer may have looked for a pause just before there was one.
         if decoder.resumable:
             self._resume()

@@ -14,8 +14,9 @@ class Heartbeat:
 
     They are sent by the event loop, or by the receive thread (``receive="thread"``), and then in time also while the
     loop, or all of Python, is blocked. None is sent between the fragments of a message (RFC 6455 5.4): one follows the
-    last, however many were due. If no answer comes in time although we were reading and the loop wasn't blocked, the
-    connection is failed with close code 1011.
+    last, however many were due. None is sent either while more than 1 MiB waits for a peer that doesn't read:
+    ``stats.withheld`` counts it, and an answer is due all the same. If no answer comes in time although we were reading
+    and the loop wasn't blocked, the connection is failed with close code 1011.
 
     Cost: some microseconds for each; nothing for connections without.
 

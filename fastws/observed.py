@@ -36,6 +36,10 @@ _NO_ROOM = (
 _NO_PUMP = (0, 0)
 _UNSENT_MAX = 2**20
 """Bytes that a peer may leave unread before it gets no automatic replies any more."""
+_WITHHELD = (
+    "automatic replies and heartbeats aren't sent while more than 1 MiB waits for the peer, which doesn't read it; "
+    "stats.withheld counts them"
+)
 
 
 class Observed(UpstreamConnection):
@@ -71,6 +75,8 @@ class Observed(UpstreamConnection):
         self._messages_out = 0
         self._bytes_out = 0
         self._controls_out = 0
+        self._withheld = 0
+        self._withheld_told = False
         self._pings_in = 0
         self._pongs_in = 0
         self._ping_delay_max_ns = 0
@@ -88,13 +94,15 @@ class Observed(UpstreamConnection):
         figures = decoder.figures()
         lag_ns = figures.exchange_lag_ns
         pings, ping_delay_ns = self._pump_pings
+        messages_out, bytes_out, withheld = self._sent
         paused_s, pause_max_s = self._pauses.read_s()
         return Stats(
             messages_in=figures.messages_received,
-            messages_out=self._messages_out + self._sent[0],
+            messages_out=self._messages_out + messages_out,
             controls_out=self._controls_out + pings,
+            withheld=self._withheld + withheld,
             bytes_in=figures.bytes_received,
-            bytes_out=self._bytes_out + self._sent[1],
+            bytes_out=self._bytes_out + bytes_out,
             delivered=figures.delivered,
             answered=figures.answered,
             queued_messages=figures.queued_messages,
@@ -184,9 +192,9 @@ class Observed(UpstreamConnection):
         return None
 
     @property
-    def _sent(self) -> tuple[int, int]:
-        """Messages and bytes that ``send()`` and a pump count by themselves."""
-        return 0, 0
+    def _sent(self) -> tuple[int, int, int]:
+        """Messages and bytes that ``send()`` and a pump count by themselves, and messages that a pump has withheld."""
+        return 0, 0, 0
 
     # Events
 
@@ -202,7 +210,7 @@ class Observed(UpstreamConnection):
         """Pass on what the decoder has noticed, and do what it can't."""
         for kind, text, first, second in decoder.notices():
             if kind == Notice.REPLY:
-                self._reply(first, second)
+                self._reply(first)
             elif kind == Notice.GAP:
                 self._emit(Gap(text, first, second))
             elif kind == Notice.RESYNC:
@@ -215,6 +223,8 @@ class Observed(UpstreamConnection):
                     self._answer()
             elif kind == Notice.NO_ROOM:
                 self.logger.warning(_NO_ROOM, first, text)
+            elif kind == Notice.WITHHELD:
+                self._tell_withheld()
             else:
                 self._emit(EventsLost(first))
                 # Which keys were among them isn't known, but which are given up.
@@ -226,28 +236,31 @@ class Observed(UpstreamConnection):
         self._resync_told.add(key)
         self._emit(ResyncNeeded(key))
 
-    def _reply(self, index: int, sent: int) -> None:
-        if index < len(self._options.replies):
-            send = self._options.replies[index].send
-            assert send is not None  # Or the decoder hadn't said.
-            if sent:
-                self._log_sent(send)
-            else:
-                self._send_now(send)
+    def _reply(self, index: int) -> None:
         # What is of the heartbeat comes behind the user's.
-        elif sent:
-            assert self._options.heartbeat is not None
-            self._log_sent(self._options.heartbeat.send)
+        if index < len(self._options.replies):
+            self._send_now(self._own_text(index))
         else:
             self._heard += 1
 
-    def _log_sent(self, text: str) -> None:
-        """A pump has sent a message."""
-        self.logger.debug("> %s", Frame(TEXT, text.encode()))
+    def _own_text(self, index: int) -> str:
+        """What one of the replies says, or, behind them, the heartbeat."""
+        replies = self._options.replies
+        one = replies[index] if index < len(replies) else self._options.heartbeat
+        assert one is not None
+        assert one.send is not None  # Or the decoder hadn't said.
+        return one.send
+
+    def _log_sent(self, indices: list[int], more: int) -> None:
+        """A pump has sent replies and heartbeats."""
+        for index in indices:
+            self.logger.debug("> %s", Frame(TEXT, self._own_text(index).encode()))
+        if more:
+            self.logger.debug("> %d more replies and heartbeats", more)
 
     def _send_now(self, text: str) -> None:
         """Send a message from a callback, without waiting for anything."""
-        if self.protocol.state is not OPEN or self.transport.get_write_buffer_size() > _UNSENT_MAX:
+        if self._must_withhold():
             return
         if self.send_in_progress is not None:
             # Not between the fragments of another message, RFC 6455 5.4.
@@ -255,6 +268,21 @@ class Observed(UpstreamConnection):
             return
         self.protocol.send_text(text.encode())
         self._answer()
+
+    def _must_withhold(self) -> bool:
+        """Whether a reply or heartbeat can't be sent: it is counted if that is as the peer doesn't read."""
+        if self.protocol.state is not OPEN:
+            return True
+        if self.transport.get_write_buffer_size() <= _UNSENT_MAX:
+            return False
+        self._withheld += 1
+        self._tell_withheld()
+        return True
+
+    def _tell_withheld(self) -> None:
+        if not self._withheld_told:
+            self._withheld_told = True
+            self.logger.warning(_WITHHELD)
 
     def _answer(self) -> None:
         raise NotImplementedError

@@ -235,7 +235,8 @@ class ExchangeTime:
 class Reply:
     """An automatic answer: sent as soon as a matching message was read, however far behind the consumer is.
 
-    With ``receive="thread"`` the receive thread sends it, also while the event loop is blocked.
+    With ``receive="thread"`` the receive thread sends it, also while the event loop is blocked. None is sent while more
+    than 1 MiB waits for a peer that doesn't read: ``stats.withheld`` counts it.
 
     Args:
         when: Strings (or numbers, as written) that a matching message has at these JSON Pointers; all of them. A str is

@@ -327,6 +327,15 @@ class PumpTransport(asyncio.Transport):
         """What the pump has sent of its own, pongs, replies and heartbeats: (messages, bytes)."""
         return self._socket.sent
 
+    @property
+    def withheld(self) -> int:
+        """Replies and heartbeats that the pump hasn't sent, as the peer doesn't read."""
+        return self._socket.withheld
+
+    def take_log(self) -> tuple[list[int], int]:
+        """What the pump has sent of its own since the last call; see `PumpSocket.take_log`."""
+        return self._socket.take_log()
+
     def can_write_eof(self) -> bool:
         return self._tls is None
 

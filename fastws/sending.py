@@ -41,12 +41,12 @@ class Sending(Vitals):
     send = send
 
     @property
-    def _sent(self) -> tuple[int, int]:
+    def _sent(self) -> tuple[int, int, int]:
         messages, nbytes = (0, 0) if self._sender is None else (self._sender.messages, self._sender.nbytes)
         if isinstance(self.transport, PumpTransport):
             own_messages, own_bytes = self.transport.sent
-            return messages + own_messages, nbytes + own_bytes
-        return messages, nbytes
+            return messages + own_messages, nbytes + own_bytes, self.transport.withheld
+        return messages, nbytes, 0
 
     async def _send(self, message: Any, text: bool | None) -> None:
         """What `send` leaves to ``websockets``: fragments, waiting for another message's, connections not open."""

@@ -87,13 +87,15 @@ class Notice(enum.IntEnum):
     DISCONNECT = 3
     """(DISCONNECT, reason, close code, 0): a message with the policy `Disconnect` found no room."""
     REPLY = 4
-    """(REPLY, None, index of the `Reply`, 0): a message has matched it; 1 if a pump has answered it. With the index
-    behind those that are answered and 1: a pump has sent a heartbeat."""
+    """(REPLY, None, index of the `Reply`, 0): a message has matched it, and no pump has answered it."""
     NOTICES_LOST = 5
     """(NOTICES_LOST, None, how many, 0): there were more than `NOTICES_MAX` since the last call."""
     NO_ROOM = 6
     """(NO_ROOM, key, messages that wait, 0): a message of `Conflate` found no room, and its ``otherwise`` is `Block`.
     Only the first time."""
+    WITHHELD = 7
+    """(WITHHELD, None, 0, 0): a pump hasn't sent a reply or heartbeat, as the peer doesn't read. Only the first
+    time."""
 
 
 NOTICES_MAX = 4096

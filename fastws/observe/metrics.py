@@ -52,6 +52,7 @@ class _Figure(NamedTuple):
 _COUNTERS = (
     _Figure("messages_received", "", "Messages received, those lost afterwards included.", lambda s: s.messages_in),
     _Figure("messages_sent", "", "Messages sent.", lambda s: s.messages_out),
+    _Figure("messages_withheld", "", "Replies and heartbeats not sent, as the peer didn't read.", lambda s: s.withheld),
     _Figure("messages_delivered", "", "Messages that the consumer got.", lambda s: s.delivered),
     _Figure("messages_answered", "", "Messages that an automatic reply or a heartbeat took.", lambda s: s.answered),
     _Figure("received_bytes", "bytes", "Bytes read from the network.", lambda s: s.bytes_in),

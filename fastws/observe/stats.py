@@ -41,6 +41,8 @@ class Stats:
         messages_in: Messages received, those that were lost afterwards included.
         messages_out: Messages sent.
         controls_out: Pings, pongs and close frames sent.
+        withheld: Automatic replies and heartbeats that weren't sent, as more than 1 MiB waited for a peer that doesn't
+            read.
         bytes_in: Bytes read from the transport since the opening handshake.
         bytes_out: Bytes given to the transport since the opening handshake.
         delivered: Messages that the consumer got.
@@ -84,6 +86,7 @@ class Stats:
     messages_in: int = 0
     messages_out: int = 0
     controls_out: int = 0
+    withheld: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     delivered: int = 0

@@ -30,8 +30,6 @@ __all__ = ["Control"]
 
 _SHUTDOWN_TIMEOUT_S = 30.0
 """Default of asyncio."""
-_UNSENT_MAX = 2**20
-"""Bytes that a peer may leave unread before it gets no automatic replies any more."""
 
 
 class _Pong:
@@ -192,12 +190,12 @@ class Control(AsyncioConnection):
     # What is sent
 
     @property
-    def _sent(self) -> tuple[int, int]:
+    def _sent(self) -> tuple[int, int, int]:
         outbox = getattr(self, "outbox", None)
         if outbox is None:
-            return 0, 0
+            return 0, 0, 0
         own_messages, own_bytes = outbox.socket.sent
-        return outbox.messages + own_messages, outbox.nbytes + own_bytes
+        return outbox.messages + own_messages, outbox.nbytes + own_bytes, outbox.socket.withheld
 
     def _send_frame(self, frame: Frame) -> None:
         frame.check()
@@ -213,7 +211,7 @@ class Control(AsyncioConnection):
 
     def _send_now(self, text: str) -> None:
         outbox = self.outbox
-        if self.protocol.state is not OPEN or self.transport.get_write_buffer_size() > _UNSENT_MAX:
+        if self._must_withhold():
             return
         with outbox.lock:
             if outbox.fragmenting:

@@ -87,6 +87,7 @@ cdef enum:
     NOTICE_REPLY = 4
     NOTICE_LOST = 5
     NOTICE_NO_ROOM = 6
+    NOTICE_WITHHELD = 7
     NOTICES_MAX = 4096
 
 cdef struct Policy:
@@ -171,7 +172,8 @@ cdef inline void admission_notice(
 ) noexcept nogil:
     cdef Notice* notices
     cdef uint32_t capacity
-    if self.notice_count >= NOTICES_MAX and kind != NOTICE_DISCONNECT:
+    # Those two come once.
+    if self.notice_count >= NOTICES_MAX and kind != NOTICE_DISCONNECT and kind != NOTICE_WITHHELD:
         self.notices_lost += 1
         return
     if self.notice_count == self.notice_capacity:

@@ -28,7 +28,9 @@ from ._pumped cimport (
     Line,
     Pump as NativePump,
     PumpedDecoder,
+    REPORT_STEP,
     Reports,
+    SentLog,
     Written,
 )
 
@@ -52,6 +54,9 @@ cdef extern from *:
     static inline void fastws_set_paused(fastws::Line *line, bool paused) { line->paused.store(paused); }
     static inline void fastws_orphan(fastws::Line *line) { line->orphan.store(true); }
     static inline void fastws_forget(fastws::Line *line) { if (line->reports) line->reports->forget(line); }
+    static inline void fastws_report(fastws::Line *line, uint32_t report) {
+        if (line->reports) line->reports->add(line, report);
+    }
     static inline void fastws_release(fastws::Line *line) { line->reports.reset(); }
     static inline void fastws_close_fd(int fd) { ::close(fd); }
     static fastws::Libssl fastws_libssl;
@@ -115,6 +120,7 @@ cdef extern from *:
     void fastws_close_fd(int fd) noexcept
     void fastws_orphan(Line* line) noexcept
     void fastws_forget(Line* line) noexcept
+    void fastws_report(Line* line, uint32_t report) noexcept
     void fastws_release(Line* line) noexcept
     Line* fastws_new_line(
         int fd, void* decoder, void* handle, void* reference, shared_ptr[Reports] reports, void* ssl
@@ -279,6 +285,7 @@ cdef class PumpSocket:
         """
         cdef Py_buffer buffer
         cdef Written written
+        cdef Section section
         self.check()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         # With the GIL: the system call takes microseconds, having it back from a busy thread milliseconds.
@@ -289,6 +296,10 @@ cdef class PumpSocket:
             self.order(ORDER_ABORT)
         elif written.first or written.beat:
             self.order((ORDER_FLUSH if written.first else 0) | (ORDER_BEAT if written.beat else 0))
+        if written.logged:
+            # Not while release() lets go of the reports.
+            section.enter(self)
+            fastws_report(self.line, REPORT_STEP)
         return written.full
 
     @property
@@ -403,10 +414,30 @@ cdef class PumpSocket:
     @property
     def sent(self):
         """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
-        cdef uint64_t messages, nbytes
+        cdef uint64_t messages, nbytes, withheld
         self.check()
-        self.line.outlet.count_own(&messages, &nbytes)
+        self.line.outlet.count_own(&messages, &nbytes, &withheld)
         return messages, nbytes
+
+    @property
+    def withheld(self):
+        """Replies and heartbeats that the pump hasn't sent, as more than 1 MiB waited for a peer that doesn't read."""
+        cdef uint64_t messages, nbytes, withheld
+        self.check()
+        self.line.outlet.count_own(&messages, &nbytes, &withheld)
+        return withheld
+
+    def take_log(self):
+        """Which replies and heartbeats were sent since the last call, if the decoder logs; REPORT_STEP tells of them.
+
+        Returns:
+            Their indices, that of heartbeats behind those of the replies, and how many more there were.
+        """
+        cdef SentLog log
+        cdef size_t i
+        self.check()
+        self.line.outlet.take_log(log)
+        return [log.number(i) for i in range(log.size())], log.more()
 
     @property
     def error(self):

@@ -7,6 +7,15 @@ from ._decoder cimport FrameDecoder
 from ._inbox cimport Record
 from ._run cimport Run
 
+cdef extern from "sent_log.hpp" namespace "fastws" nogil:
+    cdef cppclass SentLog:
+        void add(int number) noexcept
+        void clear() noexcept
+        bint empty() noexcept
+        size_t size() noexcept
+        int number(size_t index) noexcept
+        uint64_t more() noexcept
+
 cdef extern from "line.hpp" namespace "fastws" nogil:
     cdef cppclass Reports:
         int open() noexcept
@@ -17,7 +26,7 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         size_t waiting
         bint first, full
         int error
-        bint beat
+        bint beat, withheld, logged
 
     cdef enum Beat "fastws::Outlet::Beat":
         BEAT_DONE "fastws::Outlet::BEAT_DONE"
@@ -27,11 +36,14 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
     cdef cppclass Outlet:
         Written write(const char* data, size_t length, bint last) noexcept
         Written answer(const char* data, size_t length, size_t last, int* sent) noexcept
-        Written reply(const char* data, size_t length, uint64_t count) noexcept
-        Written beat(const char* data, size_t length, Beat* what) noexcept
+        Written reply(
+            const char* data, size_t length, uint64_t count, uint64_t more, const SentLog& log
+        ) noexcept
+        Written beat(const char* data, size_t length, const SentLog& log, Beat* what) noexcept
         void stop_answers() noexcept
         void hold_replies() noexcept
-        void count_own(uint64_t* messages, uint64_t* nbytes) noexcept
+        void count_own(uint64_t* messages, uint64_t* nbytes, uint64_t* withheld) noexcept
+        void take_log(SentLog& log) noexcept
         void end() noexcept
         void set_limits(size_t high, size_t low) noexcept
         size_t size() noexcept
@@ -120,6 +132,9 @@ cdef class PumpedDecoder(FrameDecoder):
     # The pump's own.
     cdef size_t answered_to     # control frames up to here were looked at
     cdef Frames pongs, replies  # to be sent
+    cdef SentLog replies_log    # if they are to be logged then
+    cdef uint64_t crowded_out   # further replies, for which there is no room
+    cdef bint told_withheld     # the loop knows that replies or heartbeats aren't sent
 
     # Set before the pump reads.
     cdef vector[string] reply_texts
@@ -134,7 +149,8 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void decode_pending(self) noexcept nogil
     cdef void gather_pongs(self) noexcept nogil
     cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil
-    cdef void send_answers(self, Line* line) noexcept nogil
+    cdef uint32_t send_answers(self, Line* line) noexcept nogil
+    cdef uint32_t tell_withheld(self) noexcept nogil
     cdef void settle_replies(self) noexcept nogil
     cdef uint64_t answers(self) noexcept nogil
     cdef void note_pause(self) noexcept nogil

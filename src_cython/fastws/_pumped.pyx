@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
+from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_WITHHELD, NO_KEY, admission_notice, losses_of
 from ._batch cimport Batch, batch_new, make_object
 from ._clock cimport monotonic_ns
 from ._decoder cimport FrameDecoder
@@ -218,7 +218,7 @@ cdef class PumpedDecoder(FrameDecoder):
             self.latch.awaken()
         self.latch.leave()
         if self.pongs.size or self.replies.size:
-            self.send_answers(line)
+            report |= self.send_answers(line)
         if report:
             fastws_report(line, report)
         return step
@@ -251,13 +251,14 @@ cdef class PumpedDecoder(FrameDecoder):
             return True
         if not self.replies_here[answer]:
             return False
+        if self.replies.size > REPLIES_MAX:
+            self.crowded_out += 1
+            return True
         text = &self.reply_texts[answer]
-        if self.replies.size <= REPLIES_MAX and not self.add(
-            &self.replies, TEXT, <const uint8_t*> text.data(), text.size()
-        ):
+        if not self.add(&self.replies, TEXT, <const uint8_t*> text.data(), text.size()):
             return False
         if self.keeps_pings:
-            admission_notice(&self.gate.admission, NOTICE_REPLY, -1, NO_KEY, answer, True)
+            self.replies_log.add(answer)
         return True
 
     cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil:
@@ -286,8 +287,10 @@ cdef class PumpedDecoder(FrameDecoder):
         frames.count += 1
         return True
 
-    cdef void send_answers(self, Line* line) noexcept nogil:
+    cdef uint32_t send_answers(self, Line* line) noexcept nogil:
+        """Returns what is to be reported of it."""
         cdef int sent = 0
+        cdef uint32_t report = 0
         cdef bint first = False
         cdef Written written
         cdef int64_t delay_ns
@@ -303,14 +306,33 @@ cdef class PumpedDecoder(FrameDecoder):
                 self.latch.leave()
             self.pongs.size = self.pongs.count = 0
         if self.replies.size:
-            written = line.outlet.reply(<const char*> self.replies.data, self.replies.size, self.replies.count)
+            written = line.outlet.reply(
+                <const char*> self.replies.data, self.replies.size, self.replies.count, self.crowded_out,
+                self.replies_log,
+            )
             first |= written.first
+            if written.withheld:
+                report = self.tell_withheld()
+            if not self.replies_log.empty():
+                report = REPORT_STEP
             self.settle_replies()
         if first:
             self.pump.order(line, ORDER_FLUSH)
+        return report
+
+    cdef uint32_t tell_withheld(self) noexcept nogil:
+        """Replies or a heartbeat weren't sent, as the peer doesn't read: the first time, the loop is told."""
+        if self.told_withheld:
+            return 0
+        self.told_withheld = True
+        self.latch.enter()
+        admission_notice(&self.gate.admission, NOTICE_WITHHELD, -1, NO_KEY, 0, 0)
+        self.latch.leave()
+        return REPORT_STEP
 
     cdef void settle_replies(self) noexcept nogil:
-        self.replies.size = self.replies.count = 0
+        self.replies.size = self.replies.count = self.crowded_out = 0
+        self.replies_log.clear()
         if self.replies.capacity > REPLIES_KEEP:
             free(self.replies.data)
             self.replies.data = NULL
@@ -320,16 +342,20 @@ cdef class PumpedDecoder(FrameDecoder):
         """A heartbeat is due. Whether there will be more."""
         cdef Beat what = BEAT_DONE
         cdef Written written
-        cdef bint over
+        cdef uint32_t report = 0
+        cdef bint over, logs
         self.latch.enter()
         over = self.ended or self.close_seen
+        logs = self.keeps_pings
         self.latch.leave()
         if over:
             # The peer has closed the connection or broken a rule: the loop will say so.
             return False
         if not self.add(&self.replies, TEXT, <const uint8_t*> self.beat_text.data(), self.beat_text.size()):
             return True
-        written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, &what)
+        if logs:
+            self.replies_log.add(<int> self.replies_here.size())
+        written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, self.replies_log, &what)
         self.settle_replies()
         if what == BEAT_DONE:
             # No answer can have come in between: whoever decodes is here.
@@ -338,11 +364,13 @@ cdef class PumpedDecoder(FrameDecoder):
             if not self.unanswered_ns or self.answers() != self.unanswered:
                 self.unanswered = self.answers()
                 self.unanswered_ns = self.beat_ns
-            if self.keeps_pings:
-                admission_notice(&self.gate.admission, NOTICE_REPLY, -1, NO_KEY, self.replies_here.size(), True)
             self.latch.leave()
-            if self.keeps_pings:
-                fastws_report(line, REPORT_STEP)
+            if written.withheld:
+                report = self.tell_withheld()
+            elif logs:
+                report = REPORT_STEP
+            if report:
+                fastws_report(line, report)
         if written.first:
             self.pump.order(line, ORDER_FLUSH)
         return what != BEAT_OVER

@@ -8,7 +8,8 @@
    what is left of a direct write goes ahead of what came after it.
 
    The pump sends frames of its own: pongs, replies and heartbeats. None follows a close frame (RFC 6455 5.5.1), and what is a
-   message doesn't come between the fragments of another (5.4): it waits for the last of them, a reply here. */
+   message doesn't come between the fragments of another (5.4): it waits for the last of them, a reply here. What a peer that
+   doesn't read gets of them is bounded, and the messages that it doesn't get are counted. */
 
 #pragma once
 
@@ -26,6 +27,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sent_log.hpp"
 #include "tls.hpp"
 
 #ifndef MSG_NOSIGNAL
@@ -50,6 +52,8 @@ class Outlet {
         bool full;              /* crossed the high-water mark: pause writing */
         int error;              /* errno; nothing more can be written */
         bool beat = false;      /* a heartbeat has waited for the last fragment */
+        bool withheld = false;  /* replies or a heartbeat weren't sent, as the peer doesn't read */
+        bool logged = false;    /* replies were sent that had waited, and are to be logged */
     };
 
     /* What became of a heartbeat. */
@@ -70,10 +74,16 @@ class Outlet {
         if (held_.empty() || !answering_ || written.error) return written;
         std::string held;
         held.swap(held_);
+        SentLog log;
+        log.swap(held_log_);
         uint64_t count = held_count_;
         held_count_ = 0;
-        Written more = put_own(lock, held.data(), held.size(), count);
-        return {more.waiting, written.first || more.first, written.full || more.full, more.error, written.beat};
+        Written more = put_own(lock, held.data(), held.size(), count, log);
+        more.first |= written.first;
+        more.full |= written.full;
+        more.beat = written.beat;
+        more.logged = !log.empty();
+        return more;
     }
 
     /* Pongs; ``sent`` says whether they were. While the peer doesn't read those that it has got, the last one, at ``last``,
@@ -89,32 +99,38 @@ class Outlet {
             return {waiting(), false, false, 0};
         }
         late_size_ = 0;
-        Written written = put_own(lock, data, length, 0);
+        Written written = put_own(lock, data, length, 0, SentLog());
         answers_ = std::min(answers_ + length, waiting());
         return written;
     }
 
-    /* ``count`` messages. A peer that doesn't read what it has asked for gets no more of it. */
-    Written reply(const char *data, size_t length, uint64_t count) {
+    /* ``count`` messages, and ``more`` for which there was no room. A peer that doesn't read what it has asked for gets no
+       more of it. ``log`` has what is to be logged of them, once they are sent. */
+    Written reply(const char *data, size_t length, uint64_t count, uint64_t more, const SentLog &log) {
         std::unique_lock<std::mutex> lock(mutex_);
-        if (!answering_ || waiting() + held_.size() > UNSENT_MAX) return {waiting(), false, false, 0};
-        if (!fragmented_) return put_own(lock, data, length, count);
-        try {
-            held_.append(data, length);
-            held_count_ += count;
-        } catch (const std::bad_alloc &) {
+        if (!answering_ || error_ || ending_) return {waiting(), false, false, 0};
+        withheld_ += more;
+        if (waiting() + held_.size() > UNSENT_MAX || (fragmented_ && !hold_back(data, length, count, log))) {
+            withheld_ += count;
+            return withheld();
         }
-        return {waiting(), false, false, 0};
+        Written written = fragmented_ ? Written{waiting(), false, false, 0} : put_own(lock, data, length, count, log);
+        written.withheld = more != 0;
+        return written;
     }
 
     /* A message, as reply() sends them. Between fragments it isn't held: however many are due meanwhile, one is enough.
        For a peer that doesn't read, it counts as done. */
-    Written beat(const char *data, size_t length, Beat *what) {
+    Written beat(const char *data, size_t length, const SentLog &log, Beat *what) {
         std::unique_lock<std::mutex> lock(mutex_);
         *what = !answering_ || error_ || ending_ ? BEAT_OVER : fragmented_ ? BEAT_WAITS : BEAT_DONE;
         if (*what == BEAT_WAITS) beat_waits_ = true;
-        if (*what != BEAT_DONE || waiting() > UNSENT_MAX) return {waiting(), false, false, 0};
-        return put_own(lock, data, length, 1);
+        if (*what != BEAT_DONE) return {waiting(), false, false, 0};
+        if (waiting() > UNSENT_MAX) {
+            withheld_++;
+            return withheld();
+        }
+        return put_own(lock, data, length, 1, log);
     }
 
     void stop_answers() {
@@ -129,11 +145,18 @@ class Outlet {
         fragmented_ = true;
     }
 
-    /* What the pump has sent of its own. */
-    void count_own(uint64_t *messages, uint64_t *bytes) {
+    /* What the pump has sent of its own, and what it has not, as the peer doesn't read. */
+    void count_own(uint64_t *messages, uint64_t *bytes, uint64_t *withheld) {
         std::lock_guard<std::mutex> lock(mutex_);
         *messages = own_messages_;
         *bytes = own_bytes_;
+        *withheld = withheld_;
+    }
+
+    /* What was sent since the last call and is to be logged, into an empty ``log``. */
+    void take_log(SentLog &log) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        log.swap(sent_log_);
     }
 
     static constexpr size_t UNSENT_MAX = 1024 * 1024;   /* as that of replies by the loop */
@@ -219,12 +242,33 @@ class Outlet {
         return tls_ ? encrypt(lock, data, length) : append(data, length);
     }
 
-    Written put_own(std::unique_lock<std::mutex> &lock, const char *data, size_t length, uint64_t messages) {
+    Written put_own(
+        std::unique_lock<std::mutex> &lock, const char *data, size_t length, uint64_t messages, const SentLog &log
+    ) {
         if (!error_ && !ending_) {
             own_messages_ += messages;
             own_bytes_ += length;
+            sent_log_.add(log);
         }
         return put(lock, data, length);
+    }
+
+    Written withheld() const {
+        Written written{waiting(), false, false, 0};
+        written.withheld = true;
+        return written;
+    }
+
+    /* Until the last fragment; false if there is no memory. */
+    bool hold_back(const char *data, size_t length, uint64_t count, const SentLog &log) {
+        try {
+            held_.append(data, length);
+        } catch (const std::bad_alloc &) {
+            return false;
+        }
+        held_count_ += count;
+        held_log_.add(log);
+        return true;
     }
 
     bool is_held() const { return full_ && fd_ >= 0 && !error_; }
@@ -390,7 +434,8 @@ class Outlet {
     bool fragmented_ = false;           /* between the first and the last fragment of a message */
     bool beat_waits_ = false;           /* for the last fragment */
     std::string held_;                  /* replies meanwhile */
-    uint64_t held_count_ = 0, own_messages_ = 0, own_bytes_ = 0;
+    uint64_t held_count_ = 0, own_messages_ = 0, own_bytes_ = 0, withheld_ = 0;
+    SentLog held_log_, sent_log_;       /* of the pump's messages, where they are logged */
     int error_ = 0;
 };
 

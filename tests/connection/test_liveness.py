@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 
 import pytest
@@ -281,6 +282,44 @@ async def test_heartbeats_while_we_do_not_read(side):
         await asyncio.sleep(0.25)
         assert ws.state is fastws.State.OPEN
         assert await peer.read() == (TEXT, True, b"ping")
+
+
+@on_asyncio
+@pytest.mark.parametrize("what", ["replies", "heartbeats"])
+async def test_what_a_peer_does_not_read(what, side, caplog):
+    """What there is no room for is counted, told of once, and not logged as sent."""
+    caplog.set_level(logging.DEBUG, "websockets")
+    text = "x" * 200_000
+    options = {"replies": [fastws.Reply("?", text)], "heartbeat": Heartbeat(0.01, text, timeout=60)}
+    del options["heartbeat" if what == "replies" else "replies"]
+    async with against_peer(side, **options) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        asked = 0
+        while ws.stats.withheld < 4:
+            if what == "replies":
+                asked += 1
+                await peer.send(TEXT, b"?")
+                await until(lambda asked=asked: ws.stats.answered == asked)
+            await asyncio.sleep(0.001)
+        if what == "replies":
+            await until(lambda: ws.stats.messages_out + ws.stats.withheld == asked)
+
+        def logged():
+            return [record.getMessage()[:6] for record in caplog.records].count("> TEXT")
+
+        await until(lambda: logged() == ws.stats.messages_out)
+        assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+            "automatic replies and heartbeats aren't sent while more than 1 MiB waits for the peer, which doesn't read "
+            "it; stats.withheld counts them"
+        ]
+        # When it reads, it gets what waited, and what comes then.
+        sent = ws.stats.messages_out
+        peer.reader._transport.resume_reading()
+        for _ in range(sent):
+            assert await peer.read() == (TEXT, True, text.encode())
+        if what == "replies":
+            await peer.send(TEXT, b"?")
+        assert await peer.read() == (TEXT, True, text.encode())
 
 
 @on_asyncio

@@ -32,6 +32,7 @@ FULL = Stats(
     messages_in=1000,
     messages_out=7,
     controls_out=3,
+    withheld=2,
     bytes_in=50_000,
     bytes_out=700,
     delivered=880,
@@ -104,6 +105,7 @@ def test_each_figure_is_shown_once():
     expected = {
         "messages_received_total": 1000,
         "messages_sent_total": 7,
+        "messages_withheld_total": 2,
         "received_bytes_total": 50_000,
         "sent_bytes_total": 700,
         "messages_delivered_total": 880,

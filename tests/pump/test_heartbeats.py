@@ -25,7 +25,7 @@ from fastws import Heartbeat, Reply
 
 from .pingers import pinger_process
 from .test_blocked_loop import keeping_the_gil, reported, sleeping
-from .test_replies import blocking
+from .test_replies import blocking, sent_in, warnings_in
 
 if fastws.IMPLEMENTATION == "pure":
     pytest.skip("receive threads are in the compiled core only", allow_module_level=True)
@@ -281,8 +281,9 @@ async def test_it_is_logged(side, caplog):
 
 
 @on_asyncio
-async def test_memory_is_bounded():
-    """A peer that doesn't read gets no more than fits."""
+async def test_memory_is_bounded(caplog):
+    """A peer that doesn't read gets no more than fits, and only that is logged; that there were more is told."""
+    caplog.set_level(logging.DEBUG, "websockets")
     heartbeat = Heartbeat(0.001, "x" * 300_000, timeout=60)
     async with against_peer("client", PLAIN, receive="thread", heartbeat=heartbeat) as (ws, peer):
         peer.reader._transport.pause_reading()
@@ -291,6 +292,10 @@ async def test_memory_is_bounded():
         sent = ws._decoder.beats[1]
         await until(lambda: ws._decoder.beats[1] > sent + 20_000_000)
         assert ws.transport.get_write_buffer_size() == size < 2**21
+        await until(lambda: ws.stats.withheld > 3)
+        await until(lambda: warnings_in(caplog))
+        await until(lambda: len(sent_in(caplog)) == ws.stats.messages_out)
+        assert len(warnings_in(caplog)) == 1
 
 
 def test_many_lines():

@@ -11,12 +11,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from connection.net import PLAIN, against_peer, over_loops, until
+from connection.net import PLAIN, against_peer, on_asyncio, over_loops, until
 from core.streams import CLOSE, CONT, PING, PONG, TEXT
 
 import fastws
 from fastws import Reply
-from pump.test_blocked_loop import keeping_the_gil
+from pump.test_blocked_loop import keeping_the_gil, sleeping
 
 pytestmark = pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only")
 
@@ -58,6 +58,16 @@ def blocking(peer) -> Iterator[Blocked]:
     fd = os.dup(peer.writer.get_extra_info("socket").fileno())
     with socket.socket(fileno=fd) as sock:
         yield Blocked(peer, sock)
+
+
+def sent_in(caplog):
+    """What text messages were logged as sent."""
+    frames = [record.args[0] for record in caplog.records if record.getMessage().startswith("> TEXT")]
+    return [frame.data for frame in frames]
+
+
+def warnings_in(caplog):
+    return [record for record in caplog.records if "aren't sent while more than 1 MiB waits" in record.getMessage()]
 
 
 @over_loops
@@ -161,8 +171,9 @@ async def test_between_fragments_while_blocked(side):
 
 
 @over_loops
-async def test_none_behind_a_close_frame(side):
-    """Neither new ones nor those that wait for the end of a message in fragments (RFC 6455 5.5.1)."""
+async def test_none_behind_a_close_frame(side, caplog):
+    """Neither new ones nor those that wait for the end of a message in fragments (RFC 6455 5.5.1): nor is it logged."""
+    caplog.set_level(logging.DEBUG, "websockets")
     async with against_peer(side, **THREAD) as (ws, peer):
 
         async def fragments():
@@ -180,7 +191,9 @@ async def test_none_behind_a_close_frame(side):
         with pytest.raises(ZeroDivisionError):
             await sending
         assert await peer.reader.read() == b""
-        assert ws.stats.messages_out == 0
+        await ws.wait_closed()
+        assert (ws.stats.messages_out, ws.stats.withheld) == (0, 0)
+        assert sent_in(caplog) == [b"first"]
 
 
 @over_loops
@@ -190,9 +203,41 @@ async def test_it_is_logged(side, caplog):
     async with against_peer(side, **THREAD) as (ws, peer):
         await peer.send(TEXT, ASK)
         assert await peer.read() == (TEXT, True, ANSWER)
-        await until(lambda: [record for record in caplog.records if record.message.startswith("> TEXT")])
+        await until(lambda: sent_in(caplog) == [ANSWER])
         assert ws.transport.sent[0] == 1
         assert ws.stats.messages_out == 1
+
+
+@over_loops
+async def test_it_is_logged_when_it_is_sent(side, caplog):
+    """Not while it waits for the last fragment of a message."""
+    caplog.set_level(logging.DEBUG, "websockets")
+    async with against_peer(side, **THREAD) as (ws, peer):
+
+        async def fragments():
+            yield "first"
+            peer.write(peer.frame(TEXT, ASK) * 3)
+            await peer.send(PING, b"read")
+            await until(lambda: "< PING 'read'" in caplog.text)
+            assert sent_in(caplog) == [b"first"]
+
+        await ws.send(fragments())
+        await until(lambda: sent_in(caplog) == [b"first", *[ANSWER] * 3])
+        assert ws.transport.sent[0] == 3
+
+
+@on_asyncio
+async def test_the_log_is_bounded(caplog):
+    """While the loop is blocked, so many are kept; the others are told of by their number."""
+    caplog.set_level(logging.DEBUG, "websockets")
+    async with against_peer(**THREAD) as (ws, peer):
+        with blocking(peer) as wire:
+            for _ in range(50):
+                wire.send(peer.frame(TEXT, ASK) * 100)
+            while ws.transport.sent[0] < 5000:
+                sleeping(0.001)
+        await until(lambda: "> 904 more replies and heartbeats" in caplog.text)
+        assert sent_in(caplog) == [ANSWER] * 4096
 
 
 @over_loops
@@ -205,8 +250,8 @@ async def test_over_tls(side, tls):
 
 
 @over_loops
-async def test_memory_is_bounded(side):
-    """One read can ask for more than memory has: a peer that doesn't read gets no more than fits."""
+async def test_memory_is_bounded(side, caplog):
+    """One read can ask for more than memory has: a peer that doesn't read gets no more than fits, and that is told."""
     async with against_peer(side, PLAIN, receive="thread", replies=[Reply("?", "x" * 100_000)]) as (ws, peer):
         peer.reader._transport.pause_reading()
         peer.write(peer.frame(TEXT, b"?") * 20_000)
@@ -214,6 +259,57 @@ async def test_memory_is_bounded(side):
         assert ws.transport.get_write_buffer_size() < 3 * 2**20
         # Of 2 GB. The rest is what the kernel holds.
         assert 10 * 100_000 < ws.stats.bytes_out < 50_000_000
+        await until(lambda: ws.stats.messages_out + ws.stats.withheld == 20_000)
+        sent, withheld = ws.stats.messages_out, ws.stats.withheld
+        assert min(sent, withheld) > 0
+        # Although there was nothing else of which the loop was to hear.
+        await until(lambda: warnings_in(caplog))
+        peer.reader._transport.resume_reading()
+        for _ in range(sent):
+            assert (await peer.read())[2] == b"x" * 100_000
+        # It is again as it was.
+        await peer.send(TEXT, b"?")
+        assert (await peer.read())[2] == b"x" * 100_000
+        assert (ws.stats.messages_out, ws.stats.withheld) == (sent + 1, withheld)
+        assert len(warnings_in(caplog)) == 1
+
+
+@on_asyncio
+async def test_what_is_withheld_is_not_logged(caplog):
+    """A peer that asks on and on, and doesn't read."""
+    caplog.set_level(logging.DEBUG, "websockets")
+    async with against_peer(receive="thread", replies=[Reply("?", "x" * 100_000)]) as (ws, peer):
+        peer.reader._transport.pause_reading()
+        for asked in range(50, 500, 50):
+            peer.write(peer.frame(TEXT, b"?") * 50)
+            await until(lambda asked=asked: ws.stats.answered == asked)
+        await until(lambda: ws.stats.messages_out + ws.stats.withheld == 450)
+        assert min(ws.stats.messages_out, ws.stats.withheld) > 0
+        await until(lambda: len(sent_in(caplog)) == ws.stats.messages_out)
+        assert len(warnings_in(caplog)) == 1
+
+
+@on_asyncio
+async def test_what_waits_for_fragments_is_bounded(caplog):
+    """So it is between the fragments of a message, of a peer that reads: the rest is told of, too."""
+    async with against_peer(receive="thread", replies=[Reply("?", "x" * 100_000)]) as (ws, peer):
+
+        async def fragments():
+            yield "first"
+            for asked in range(10, 40, 10):
+                peer.write(peer.frame(TEXT, b"?") * 10)
+                await until(lambda asked=asked: ws.stats.answered == asked)
+            await until(lambda: ws.stats.withheld)
+            assert ws.stats.messages_out == 0
+            assert ws.stats.withheld < 20
+
+        await ws.send(fragments())
+        # With that in fragments itself.
+        await until(lambda: ws.stats.messages_out + ws.stats.withheld == 31)
+        for _ in range(ws.stats.messages_out + 1):
+            await peer.read()
+        await peer.through()
+        assert len(warnings_in(caplog)) == 1
 
 
 def test_an_answer_that_is_no_utf8():

@@ -191,6 +191,45 @@ def test_replies_wait_for_fragments():
     assert received == ["first second", "pong", "third"]
 
 
+def test_what_a_peer_does_not_read(caplog):
+    """Replies for which there is no room, by the receive thread or by the control plane: counted, and told of once."""
+    caplog.set_level(logging.DEBUG, "websockets.client")
+    peers: list[socket.socket] = []
+    done = threading.Event()
+
+    def work(peer):
+        peers.append(peer)
+        done.wait(20)
+
+    with raw_peer(work) as uri:
+        with fastws.sync.connect(uri, replies=[Reply("?", "x" * 100_000)], **QUIET) as ws:
+            try:
+                until(lambda: peers)
+                asked = 0
+                while ws.stats.withheld < 3:
+                    peers[0].sendall(frame(TEXT, b"?"))
+                    asked += 1
+                    until(lambda asked=asked: ws.stats.answered == asked)
+                until(lambda: ws.stats.messages_out + ws.stats.withheld == asked)
+                sent, withheld = ws.stats.messages_out, ws.stats.withheld
+                control: Any = ws._control
+                # The kernel may still have taken some of what waits.
+                tried = 0
+                while ws.stats.withheld == withheld:
+                    tried += 1
+                    ws._call(lambda: control._send_now("of the loop" + "x" * 100_000))
+                assert (ws.stats.messages_out, ws.stats.withheld) == (sent + tried - 1, withheld + 1)
+
+                def logged(text):
+                    return [text in record.getMessage() for record in caplog.records].count(True)
+
+                until(lambda: logged("> TEXT") == ws.stats.messages_out)
+                assert logged("of the loop") == tried - 1
+                until(lambda: logged("stats.withheld counts them") == 1)
+            finally:
+                done.set()
+
+
 def test_heartbeat_waits_for_fragments():
     received: list[Any] = []
 
