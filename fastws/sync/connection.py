@@ -19,8 +19,6 @@ from .receiving import Receiving
 __all__ = ["ClientConnection"]
 
 _TEXT, _BINARY, _CONT = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CONT)
-_GRACE_S = 1.0
-"""In which a socket that was aborted is closed, unless nobody is there any more to do it."""
 
 
 class ClientConnection(Receiving):
