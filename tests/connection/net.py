@@ -245,6 +245,17 @@ class Peer:
         self.writer.transport.abort()
 
 
+def read_head(sock: socket.socket) -> bytes:
+    """What a client asks for, from a socket that blocks."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = sock.recv(4096)
+        if not data:
+            raise ConnectionError("the client has gone")
+        head += data
+    return head
+
+
 def accept_for(head: bytes) -> str:
     """Sec-WebSocket-Accept, RFC 6455 4.2.2."""
     (key,) = (
