@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from core.streams import CLOSE, KEY, PING, PONG, frame
+from core.streams import CLOSE, KEY, PING, PONG, TEXT, frame
 
 import fastws
 from fastws.core import PumpedDecoder
@@ -290,6 +290,16 @@ def request_to(port: int, *headers: str, path: str = "/") -> bytes:
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def numbered(peer: Peer, start: int, stop: int) -> bytes:
+    """Text messages as a peer sends them, each its number."""
+    return b"".join(peer.frame(TEXT, b"%d" % number) for number in range(start, stop))
+
+
+def strings(start: int, stop: int) -> list[str]:
+    """What is received of `numbered` ones."""
+    return [str(number) for number in range(start, stop)]
 
 
 @contextlib.asynccontextmanager
