@@ -13,7 +13,8 @@ from websockets.exceptions import ConcurrencyError
 from websockets.frames import CloseCode, Opcode
 from websockets.typing import BytesLike, DataLike
 
-from .outbox import Outbox, checked
+from ..sending import checked
+from .outbox import Outbox
 from .receiving import Receiving
 
 __all__ = ["ClientConnection"]
