@@ -334,12 +334,14 @@ async def raw_server(
 
 
 @contextlib.asynccontextmanager
-async def raw_client(port: int, link: Link = PLAIN, *headers: str) -> AsyncIterator[Peer]:
-    """A client that has had its 101."""
+async def raw_client(
+    port: int, link: Link = PLAIN, *headers: str, early: Callable[[Peer], bytes] | None = None
+) -> AsyncIterator[Peer]:
+    """A client that has had its 101; what comes ``early`` is in the same write as its request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, **link.client)
     peer = Peer(reader, writer, KEY)
     try:
-        peer.write(request_to(port, *headers))
+        peer.write(request_to(port, *headers) + (early(peer) if early is not None else b""))
         peer.head = await reader.readuntil(b"\r\n\r\n")
         assert peer.head.startswith(b"HTTP/1.1 101 "), peer.head
         yield peer
@@ -396,19 +398,9 @@ async def against_peer(
 
         async with fastws.serve(handler, "127.0.0.1", 0, **link.server, **options) as server:
             try:
-                if early is None:
-                    async with raw_client(port_of(server), link, *headers) as peer:
-                        peer.ws = weakref.ref(await opened)
-                        yield opened.result(), peer
-                else:
-                    port = port_of(server)
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port, **link.client)
-                    peer = Peer(reader, writer, KEY)
-                    peer.write(request_to(port, *headers) + early(peer))
-                    peer.head = await reader.readuntil(b"\r\n\r\n")
+                async with raw_client(port_of(server), link, *headers, early=early) as peer:
                     peer.ws = weakref.ref(await opened)
                     yield opened.result(), peer
-                    writer.transport.abort()
             finally:
                 done.set()
 
