@@ -269,6 +269,14 @@ def test_no_circles_among_extension_modules():
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
+@pytest.mark.parametrize("name", CYTHON_SOURCES)
+def test_only_pumps_know_pumps(name):
+    """There are none on Windows."""
+    pumps = {"_pump", "_pumped"}
+    if Path(name).stem not in pumps:
+        assert not pumps & {module[1:] for _, module in cython_imports(CYTHON_SOURCES[name])}
+
+
 # What is loaded
 
 

@@ -222,7 +222,7 @@ Sequence.register(Batch)
 
 
 cdef Batch batch_new(Record* records, Py_ssize_t start, Py_ssize_t length):
-    """A batch that owns ``records`` (an array of the pools), ``length`` of them from ``start`` on, and a reference of each."""
+    """A batch that owns the array ``records``: ``length`` of them from ``start`` on, and a reference of each."""
     cdef Batch batch = Batch.__new__(Batch)
     batch.records = records
     batch.start = start

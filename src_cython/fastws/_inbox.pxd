@@ -7,7 +7,6 @@ mostly share a segment.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from ._latch cimport Held
 from ._segment cimport Segment, array_free, array_new, segment_release
 from ._wire cimport RECORD_BYTES
 
@@ -48,6 +47,14 @@ cdef extern from *:
         uint8_t flags
         void* segment
         int64_t received_ns
+
+cdef extern from "run.hpp" namespace "fastws" nogil:
+    cdef cppclass Held:
+        uint64_t messages() noexcept
+        uint64_t bytes() noexcept
+        void set(uint64_t messages, uint64_t bytes) noexcept
+        bint stopped() noexcept
+        void stop(bint value) noexcept
 
 cdef enum:
     RING_EXPECTED = 128 * 1024  # records that a new ring may have because the last one had them

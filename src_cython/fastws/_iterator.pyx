@@ -17,7 +17,7 @@ from ._histogram cimport (
     histogram_quantile,
 )
 from ._inbox cimport FLAG_WHOLE, Record, inbox_drop_head, inbox_head
-from ._pumped cimport PumpedDecoder, may_resume, run_length, run_message
+from ._run cimport run_length, run_may_resume, run_message
 from ._section cimport Claim, Claimed, Section
 
 cdef extern from *:
@@ -54,9 +54,14 @@ cdef tuple quantiles(const Histogram* histogram):
 
 cdef inline uint64_t ready(FrameDecoder decoder) except? 0:
     """Messages that can be had at once, at least."""
-    if decoder.latch == NULL:
+    if decoder.run == NULL:
         return decoder.inbox.messages
-    return run_length(<PumpedDecoder> decoder) or decoder.ready()
+    return run_length(decoder.run) or decoder.ready()
+
+
+cdef inline bint may_resume(FrameDecoder decoder) noexcept:
+    """Whether it is of use to ask `can_resume`."""
+    return decoder.blocked if decoder.run == NULL else run_may_resume(decoder.run)
 
 
 @cython.final
@@ -359,9 +364,9 @@ cdef class Message:
                     result[0] = <PyObject*> None
                     Py_INCREF(None)
                     return SEND_NEXT
-                if self.decoder.latch != NULL:
-                    if run_length(<PumpedDecoder> self.decoder):
-                        message = run_message(<PumpedDecoder> self.decoder)
+                if self.decoder.run != NULL:
+                    if run_length(self.decoder.run):
+                        message = run_message(self.decoder.run)
                     else:
                         message = self.decoder.pop_message(None)
                 elif not self.decoder.decoding and not self.decoder.admits:

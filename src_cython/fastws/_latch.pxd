@@ -1,6 +1,6 @@
 """The lock of a decoder that a pump feeds and Python consumes; see latch.hpp for the rules that exclude deadlock."""
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     cdef cppclass Latch:
@@ -11,13 +11,6 @@ cdef extern from "latch.hpp" namespace "fastws" nogil:
         void give_way() noexcept
         void awaken() noexcept
         bint is_inherited() noexcept
-
-    cdef cppclass Held:
-        uint64_t messages() noexcept
-        uint64_t bytes() noexcept
-        void set(uint64_t messages, uint64_t bytes) noexcept
-        bint stopped() noexcept
-        void stop(bint value) noexcept
 
     cdef cppclass Guard:
         int enter(object decoder, Latch* latch, const bint* decoding) except -1 with gil

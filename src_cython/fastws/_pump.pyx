@@ -467,6 +467,8 @@ cdef class Encryption:
     cdef void* ssl
 
     def __init__(self, sock):
+        if self.ssl != NULL:
+            raise RuntimeError("the session is in use")
         if (reason := libssl_missing()) is not None:
             raise NotImplementedError(reason)
         self.sock = sock
@@ -521,6 +523,8 @@ cdef class Pump:
     cdef list closed                # sockets that are gone, on their way out
 
     def __init__(self, *, name="fastws-pump", cpu=None):
+        if self.native != NULL:
+            raise RuntimeError("the pump is in use")
         if cpu is not None:
             if not hasattr(os, "sched_getaffinity"):
                 raise NotImplementedError(f"cpu is {cpu}, but threads can't be pinned on {sys.platform}")

@@ -3,10 +3,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from ._batch cimport fastws_prefetch, make_object
 from ._decoder cimport FrameDecoder
 from ._inbox cimport Record
-from ._latch cimport Held
+from ._run cimport Run
 
 cdef extern from "line.hpp" namespace "fastws" nogil:
     cdef cppclass Reports:
@@ -78,7 +77,6 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
 cdef enum:
     RUN_MAX = 128               # messages that a consumer takes in one visit to the queue, unless it takes its ring
     RUN_BYTES_MAX = 64 * 1024   # payload that it holds outside of it
-    AHEAD = 2                   # messages to the one whose payload is fetched into the cache
 
 
 cdef struct Frames:             # one behind the other
@@ -92,16 +90,9 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef Pump* pump             # NULL: nobody reads (not yet, or no more)
     cdef Line* line
 
-    # The consumer's own: messages [run_at, run_end) that it has taken out of the queue.
-    cdef Record* run            # in room, or in a ring that the queue has given away
+    # The consumer's own.
+    cdef Run run_here
     cdef Record[RUN_MAX] room
-    cdef Record* ring           # to be freed at the end of the run, or NULL
-    cdef uint64_t run_at, run_end
-    cdef uint64_t run_bytes
-    cdef bint run_is_low        # the queue may be at its low-water marks before the run is at its end
-    cdef Held held
-    cdef uint32_t spent         # messages whose references to one segment weren't given back
-    cdef void* spent_segment
 
     cdef unsigned long loop_thread
     cdef object ahead
@@ -157,47 +148,3 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef bint is_ahead(self) noexcept
     cdef bint wait_for(self, object timeout_s, bint whole) except -1
     cdef void take_run(self) noexcept nogil
-    cdef void drop_run(self, uint64_t count) noexcept nogil
-    cdef void flush_run(self) noexcept nogil
-    cdef void end_run(self) noexcept nogil
-
-
-# What a consumer does for each message, where it is inlined; with the GIL, in the section.
-
-cdef inline uint64_t run_length(PumpedDecoder decoder) noexcept nogil:
-    """Messages that it holds."""
-    return decoder.run_end - decoder.run_at
-
-
-cdef inline bint run_may_resume(PumpedDecoder decoder) noexcept nogil:
-    return decoder.held.stopped() and (decoder.run_is_low or decoder.run_at == decoder.run_end)
-
-
-cdef inline bint may_resume(FrameDecoder decoder) noexcept nogil:
-    """Whether it is of use to ask `can_resume`, of any decoder."""
-    return decoder.blocked if decoder.latch == NULL else run_may_resume(<PumpedDecoder> decoder)
-
-
-cdef inline void run_drop(PumpedDecoder decoder) noexcept nogil:
-    """Give back the reference of the next message, sooner or later."""
-    cdef Record* record = &decoder.run[decoder.run_at]
-    if record.segment != decoder.spent_segment or decoder.spent == 0:
-        decoder.flush_run()
-        decoder.spent_segment = record.segment
-    decoder.spent += 1
-    decoder.run_bytes -= record.length
-    decoder.run_at += 1
-    if decoder.run_at == decoder.run_end:
-        decoder.end_run()
-    decoder.held.set(decoder.run_end - decoder.run_at, decoder.run_bytes)
-
-
-cdef inline object run_message(PumpedDecoder decoder):
-    """Take the next message of the run; there must be one."""
-    cdef Record* record = &decoder.run[decoder.run_at]
-    cdef object message
-    if decoder.run_at + AHEAD < decoder.run_end:
-        fastws_prefetch(record[AHEAD].data, record[AHEAD].length)
-    message = make_object(record.data, record.length, record.flags)
-    run_drop(decoder)
-    return message

@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_REPLY, NO_KEY, admission_notice, losses_of
-from ._batch cimport Batch, batch_new, fastws_prefetch, make_object
+from ._batch cimport Batch, batch_new, make_object
 from ._clock cimport monotonic_ns
 from ._decoder cimport FrameDecoder
 from ._header cimport header_format
@@ -31,6 +31,7 @@ from ._inbox cimport (
 )
 from ._latch cimport Guard, Latch
 from ._mask cimport mask_into
+from ._run cimport run_clear, run_drop, run_end, run_head_ns, run_length, run_may_resume, run_message
 from ._section cimport Section
 from ._segment cimport Segment, array_free, array_new, segment_release
 from ._state cimport CONTROL_HEAD
@@ -94,8 +95,9 @@ cdef class PumpedDecoder(FrameDecoder):
 
     def __cinit__(self):
         self.latch = new Latch()
-        self.inbox.held = &self.held
-        self.run = self.room
+        self.inbox.held = &self.run_here.held
+        self.run = &self.run_here
+        self.run_here.room = self.run_here.records = self.room
         self.armed = True
 
     def __dealloc__(self):
@@ -106,8 +108,7 @@ cdef class PumpedDecoder(FrameDecoder):
             self.abandoned = True
             return
         del self.latch
-        self.drop_run(self.run_end - self.run_at)
-        self.end_run()
+        run_clear(&self.run_here)
         free(self.pongs.data)
         free(self.replies.data)
 
@@ -210,7 +211,7 @@ cdef class PumpedDecoder(FrameDecoder):
         if not self.blocked:
             self.end_pause()
         else:
-            self.held.stop(True)
+            self.run_here.held.stop(True)
             self.note_pause()
             step = STEP_BLOCKED if step == STEP_ON else step
         if self.stepped or step == STEP_END:
@@ -367,10 +368,10 @@ cdef class PumpedDecoder(FrameDecoder):
     # The consumer's side; with the GIL, in the section
 
     cdef uint64_t ready(self) except? 0:
-        return run_length(self) or self.fetch(False)
+        return run_length(&self.run_here) or self.fetch(False)
 
     cdef int64_t head_ns(self) noexcept:
-        return self.run[self.run_at].received_ns if self.run_at < self.run_end else 0
+        return run_head_ns(&self.run_here)
 
     cdef uint64_t fetch(self, bint alone) except? 0:
         """Take the next run out of the queue. Returns how many messages can be had.
@@ -381,19 +382,18 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int tries = 0
         cdef uint64_t count = 0
         cdef list frames = None
-        self.end_run()
+        run_end(&self.run_here)
         guard.enter(self.latch, False)
         while self.is_ahead() and tries < AHEAD_MAX:
             guard.leave()
             self.ahead(self)
             guard.enter(self.latch, False)
             tries += 1
-        if self.run_at != self.run_end:
-            return self.run_end - self.run_at       # somebody has fetched while this thread was without the GIL
-        self.held.set(0, 0)
+        if self.run_here.at != self.run_here.end:
+            return run_length(&self.run_here)   # somebody has fetched while this thread was without the GIL
+        self.run_here.held.set(0, 0)
         if self.admits:
             self.expire()
-        self.run_bytes = 0
         if self.inbox.messages == 0:
             return 0
         if self.logs_ahead:
@@ -401,17 +401,17 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.admits or inbox_frames(&self.inbox) != self.inbox.messages or not inbox_head(&self.inbox).flags & 2:
             if not alone:
                 count = self.inbox.messages
-            elif self.take_one(&self.run[0], True):
-                self.run_end = count = 1
-                self.run_bytes = self.run[0].length
+            elif self.take_one(&self.run_here.records[0], True):
+                self.run_here.end = count = 1
+                self.run_here.bytes = self.run_here.records[0].length
         else:
             self.take_run()
-            count = self.run_end
-        self.held.set(self.run_end, self.run_bytes)
+            count = self.run_here.end
+        self.run_here.held.set(self.run_here.end, self.run_here.bytes)
         inbox_recount(&self.inbox)
         # What is in the queue alone is above a low-water mark: no need to look before the run is at its end, as
         # without policies only its consumer makes a queue shorter.
-        self.run_is_low = self.admits or (
+        self.run_here.is_low = self.admits or (
             self.inbox.messages <= self.inbox.messages_low
             and self.inbox.bytes + RECORD_BYTES * inbox_frames(&self.inbox) <= self.inbox.bytes_low
         )
@@ -474,55 +474,38 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef uint64_t mask = self.inbox.capacity - 1
         cdef uint64_t count = self.inbox.messages, nbytes = self.inbox.bytes, start = 0
         cdef Record* record
-        self.ring = inbox_give(&self.inbox, &start)
-        if self.ring != NULL:
-            self.run = self.ring + start
-            self.run_end = count
-            self.run_bytes = nbytes
+        self.run_here.ring = inbox_give(&self.inbox, &start)
+        if self.run_here.ring != NULL:
+            self.run_here.records = self.run_here.ring + start
+            self.run_here.end = count
+            self.run_here.bytes = nbytes
             return
-        while self.run_end < RUN_MAX and self.inbox.messages and self.run_bytes < RUN_BYTES_MAX:
+        while self.run_here.end < RUN_MAX and self.inbox.messages and self.run_here.bytes < RUN_BYTES_MAX:
             record = &self.inbox.ring[self.inbox.head & mask]
-            self.run[self.run_end] = record[0]
-            self.run_end += 1
-            self.run_bytes += record.length
+            self.run_here.records[self.run_here.end] = record[0]
+            self.run_here.end += 1
+            self.run_here.bytes += record.length
             self.inbox.bytes -= record.length
             self.inbox.messages -= 1
             self.inbox.head += 1
         if self.inbox.head == self.inbox.tail:
             inbox_settle(&self.inbox)
 
-    cdef void end_run(self) noexcept nogil:
-        """All of it was dropped."""
-        self.flush_run()
-        array_free(self.ring)
-        self.ring = NULL
-        self.run = self.room
-        self.run_at = self.run_end = self.run_bytes = 0
-
-    cdef void drop_run(self, uint64_t count) noexcept nogil:
-        for _ in range(count):
-            run_drop(self)
-
-    cdef void flush_run(self) noexcept nogil:
-        if self.spent:
-            segment_release(<Segment*> self.spent_segment, self.spent)
-            self.spent = 0
-
     cdef object pop_message(self, object decode):
         cdef Record* record
         cdef object message
-        if self.run_at == self.run_end:
+        if self.run_here.at == self.run_here.end:
             self.fetch(True)
-            if self.run_at == self.run_end:
+            if self.run_here.at == self.run_here.end:
                 return None
         if decode is None:
-            return run_message(self)
-        record = &self.run[self.run_at]
+            return run_message(&self.run_here)
+        record = &self.run_here.records[self.run_here.at]
         if decode == ((record.flags & FLAG_TEXT) != 0):
             message = make_object(record.data, record.length, record.flags)
         else:
             message = PyBytes_FromStringAndSize(<char*> record.data, record.length)
-        run_drop(self)
+        run_drop(&self.run_here)
         # Taken before an exception is made, as what the garbage collector finalizes for it may come here, too.
         return (<bytes> message).decode() if decode and isinstance(message, bytes) else message
 
@@ -539,7 +522,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef bytes payload
         cdef list frames = None
         section.enter(self)
-        if self.run_at == self.run_end:
+        if self.run_here.at == self.run_here.end:
             guard.enter(self.latch, False)
             if self.logs_ahead:
                 frames = self.take_unlogged()
@@ -548,10 +531,10 @@ cdef class PumpedDecoder(FrameDecoder):
             if frames:
                 self.log(frames)
             return taken
-        record = &self.run[self.run_at]
+        record = &self.run_here.records[self.run_here.at]
         opcode = TEXT if record.flags & FLAG_TEXT else BINARY
         payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
-        run_drop(self)
+        run_drop(&self.run_here)
         return opcode, True, payload
 
     def take(self, max_messages=None, /):
@@ -574,7 +557,7 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.logs_ahead:
             frames = self.take_unlogged()
         # What is left of a run comes first. Counted inside: clear() may have come while we were without the GIL.
-        taken = self.run_end - self.run_at
+        taken = run_length(&self.run_here)
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
@@ -586,13 +569,18 @@ cdef class PumpedDecoder(FrameDecoder):
             return batch_new(NULL, 0, 0)
         if not taken:
             records = more
-        elif not added and self.ring != NULL and taken == self.run_end - self.run_at and taken >= self.run_end // 2:
+        elif (
+            not added
+            and self.run_here.ring != NULL
+            and taken == run_length(&self.run_here)
+            and taken >= self.run_here.end // 2
+        ):
             # The ring goes on to the batch, which keeps no more than eight records for a message.
-            records = self.ring
-            start = self.run - self.ring + self.run_at
-            self.ring = NULL
-            self.end_run()
-            self.held.set(0, 0)
+            records = self.run_here.ring
+            start = self.run_here.records - self.run_here.ring + self.run_here.at
+            self.run_here.ring = NULL
+            run_end(&self.run_here)
+            self.run_here.held.set(0, 0)
         else:
             records = <Record*> array_new((taken + added) * sizeof(Record))
             if records == NULL:
@@ -603,16 +591,16 @@ cdef class PumpedDecoder(FrameDecoder):
                     self.gate.admission.lost[LOST_DISCARDED] += 1
                 array_free(more)
                 raise MemoryError(f"no memory for a batch of {taken} messages")
-            memcpy(records, &self.run[self.run_at], taken * sizeof(Record))
+            memcpy(records, &self.run_here.records[self.run_here.at], taken * sizeof(Record))
             if added:
                 memcpy(records + taken, more, added * sizeof(Record))
                 array_free(more)
             for i in range(taken):
-                self.run_bytes -= records[i].length
-            self.run_at += taken
-            if self.run_at == self.run_end:
-                self.end_run()
-            self.held.set(self.run_end - self.run_at, self.run_bytes)
+                self.run_here.bytes -= records[i].length
+            self.run_here.at += taken
+            if self.run_here.at == self.run_here.end:
+                run_end(&self.run_here)
+            self.run_here.held.set(run_length(&self.run_here), self.run_here.bytes)
         told = self.unreported(lost)
         guard.leave()
         if frames:
@@ -624,12 +612,12 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef bint can_resume(self) except -1:
         cdef Guard guard
-        cdef uint64_t rest = run_length(self)
-        if not run_may_resume(self):
+        cdef uint64_t rest = run_length(&self.run_here)
+        if not run_may_resume(&self.run_here):
             return False
         if rest and (
             rest > self.inbox.messages_low
-            or self.run_bytes + RECORD_BYTES * rest > self.inbox.bytes_low
+            or self.run_here.bytes + RECORD_BYTES * rest > self.inbox.bytes_low
         ):
             return False
         guard.enter(self.latch, False)
@@ -646,7 +634,7 @@ cdef class PumpedDecoder(FrameDecoder):
     cdef void go_on(self) noexcept:
         """Let what waits be decoded."""
         self.blocked = False
-        self.held.stop(False)
+        self.run_here.held.stop(False)
         self.gate.admission.hold_full = self.gate.admission.hold_old = False
         self.resuming = True
         if self.pump != NULL:
@@ -665,7 +653,7 @@ cdef class PumpedDecoder(FrameDecoder):
             elif self.received(0):
                 self.decode_pending()
                 self.settle()
-                self.held.stop(self.blocked)
+                self.run_here.held.stop(self.blocked)
         if not self.blocked:
             self.end_pause()
 
@@ -694,7 +682,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         guard.enter(self, self.latch, NULL)
         self.stop_decoding()
-        self.held.stop(False)
+        self.run_here.held.stop(False)
         self.end_pause()
         if self.pump != NULL:
             self.pump.order(self.line, ORDER_LOOK)
@@ -704,9 +692,8 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         cdef uint64_t held
         section.enter(self)
-        held = self.run_end - self.run_at
-        self.drop_run(held)
-        self.end_run()
+        held = run_length(&self.run_here)
+        run_clear(&self.run_here)
         guard.enter(self.latch, False)
         self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages + held
         inbox_clear(&self.inbox)
@@ -795,11 +782,11 @@ cdef class PumpedDecoder(FrameDecoder):
             guard.enter(self.latch, False)
             self.want = whole
             there = self.inbox.messages if whole else inbox_frames(&self.inbox)
-            if self.run_at == self.run_end and not there and self.may_resume():
+            if self.run_here.at == self.run_here.end and not there and self.may_resume():
                 # Perhaps only as somebody waits: for the end of a message that is larger than the queue.
                 self.go_on()
                 there = self.inbox.messages if whole else inbox_frames(&self.inbox)
-            if self.run_at != self.run_end or there or self.over:
+            if self.run_here.at != self.run_here.end or there or self.over:
                 self.want = False
                 return True
             now_ns = monotonic_ns()
@@ -821,7 +808,7 @@ cdef class PumpedDecoder(FrameDecoder):
     def oldest_ns(self):
         cdef Guard guard
         guard.enter(self, self.latch, NULL)
-        return self.run[self.run_at].received_ns if self.run_at < self.run_end else self.oldest()
+        return run_head_ns(&self.run_here) or self.oldest()
 
     @property
     def is_over(self):

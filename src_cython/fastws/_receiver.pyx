@@ -23,7 +23,6 @@ from ._inbox cimport (
     inbox_head,
 )
 from ._iterator cimport Turn
-from ._pumped cimport may_resume
 from ._section cimport Section
 
 import inspect
@@ -136,7 +135,7 @@ cdef class Receiving(Coroutine):
                 section.leave()
                 self.connection._violated(decoder)
                 return self.leave()
-        resumable = may_resume(decoder) and decoder.can_resume()
+        resumable = (decoder.latch != NULL or decoder.blocked) and decoder.can_resume()
         section.leave()
         if resumable:
             self.connection._resume()

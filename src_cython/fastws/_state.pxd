@@ -5,6 +5,7 @@ from ._admission cimport Gate
 from ._inbox cimport Inbox
 from ._inflate cimport Inflater
 from ._latch cimport Latch
+from ._run cimport Run
 from ._segment cimport Segment
 from ._utf8 cimport Utf8
 
@@ -20,8 +21,10 @@ cdef uint64_t unlimited(object limit)
 
 cdef class DecoderState:
     cdef Latch* latch           # NULL: one thread at a time
+    cdef bint made              # initialised, once and for all
     cdef bint abandoned         # another process was at work on it: its memory can't be trusted
     cdef Inbox inbox
+    cdef Run* run               # of who consumes what a pump feeds; NULL without a latch
     cdef Gate gate
     cdef bint admits            # by gate: anything but plain Block
     cdef bint asks              # functions for keys

@@ -53,8 +53,9 @@ cdef class DecoderState:
         replies=(),
         track=None,
     ):
-        if self.bytes_in or self.inbox.messages_in:
+        if self.made:
             raise RuntimeError("the decoder is in use")
+        self.made = True
         if role not in ("client", "server"):
             raise ValueError(f"role is {role!r}, must be 'client' or 'server'")
         self.masked = role == "server"

@@ -151,29 +151,6 @@ class Latch {
     std::condition_variable changed_;
 };
 
-/* What a consumer has taken out of the queue and not got to. Only the consumer writes; looking is approximate while it
-   works, and exact once it has stopped, which is when it matters. */
-class Held {
-  public:
-    uint64_t messages() const { return messages_.load(std::memory_order_relaxed); }
-    uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
-
-    void set(uint64_t messages, uint64_t bytes) {
-        messages_.store(messages, std::memory_order_relaxed);
-        bytes_.store(bytes, std::memory_order_relaxed);
-    }
-
-    /* Whether the pump has stopped at a limit: for a glance without the latch. The pump also reports it, and whoever gets
-       the report looks again: a consumer that looked too early misses nothing. */
-    bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
-    void stop(bool value) { stopped_.store(value, std::memory_order_relaxed); }
-
-  private:
-    std::atomic<uint64_t> messages_{0}, bytes_{0};
-    std::atomic<bool> stopped_{false};
-};
-
-
 /* Held while a method of a decoder runs, in its section; leaves when it goes out of scope. */
 class Guard {
   public:

@@ -106,6 +106,35 @@ def test_rest_of_a_run(make_decoder, popped):
     assert decoder.pop() is None
 
 
+@pytest.mark.parametrize("popped", [0, 1, 200, 600])
+def test_rest_of_a_run_as_one_batch(make_decoder, popped):
+    """It may take over the memory that the run was in, or copy what is left; the decoder goes on either way."""
+    decoder = make_decoder("client")
+    batches = []
+    for first in range(0, 5000, 1000):
+        decoder.feed(numbers(first, 1000))
+        assert [decoder.pop() for _ in range(popped)] == texts(first, popped)
+        batches.append(decoder.take())
+        assert (decoder.queued_messages, decoder.queued_bytes) == (0, 0)
+    for i, batch in enumerate(batches):
+        assert list(batch) == texts(1000 * i + popped, 1000 - popped)
+
+
+def test_memory_for_large_queues_is_kept_within_bounds(impl, make_decoder):
+    if impl.name == "reference":
+        pytest.skip("pools are in the compiled core only")
+    from fastws._segment import pooled_bytes
+
+    decoders = [make_decoder("client", max_queue_bytes=None) for _ in range(6)]
+    for decoder in decoders:
+        decoder.feed(numbers(0, 70_000))
+    kept = [decoder.take() for decoder in decoders]
+    assert all(len(batch) == 70_000 and batch[-1] == "69999" for batch in kept)
+    del kept, decoder, decoders
+    # Six rings of 4 MiB were given back, and those that they grew from.
+    assert pooled_bytes() <= (2 + 2 + 8 + 16) * 2**20
+
+
 def test_most_that_waited(make_decoder):
     """Of what a consumer holds, only what it hasn't got to counts."""
     decoder = make_decoder("client")

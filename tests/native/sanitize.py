@@ -40,6 +40,7 @@ OF_RESIDENT_MEMORY = (
 # Memory that goes back to a pool stays addressable, and who uses it too late goes unseen: AddressSanitizer gets a core
 # whose pools keep nothing.
 POOL = re.compile(r"^(cdef int\[SEGMENT_CLASSES\] pool_limits = )\[[^\]]+\]$", re.MULTILINE)
+ARRAYS = re.compile(r"^(    ARRAYS_KEEP = ).+$", re.MULTILINE)
 
 # The runtimes must come before the interpreter, which isn't instrumented; libstdc++ with them, so that they can
 # intercept exceptions of C++ modules.
@@ -71,8 +72,9 @@ def copy_source(folder: Path, *, pools: bool) -> None:
             data = path.read_bytes()
             if path.name == "_segment.pyx" and not pools:
                 text, count = POOL.subn(r"\1[0, 0, 0]", data.decode())
-                if count != 1:
-                    sys.exit(f"{path} has no pool_limits as this command knows them: bring POOL up to date")
+                text, more = ARRAYS.subn(r"\g<1>0", text)
+                if (count, more) != (1, 1):
+                    sys.exit(f"{path} has no limits as this command knows them: bring POOL and ARRAYS up to date")
                 data = text.encode()
             copy = folder / path.relative_to(ROOT)
             if not copy.exists() or copy.read_bytes() != data:
@@ -92,7 +94,9 @@ def sources(folder: Path) -> list[Path]:
 def build(folder: Path, python: str, sanitizers: str) -> None:
     """Compile in ``folder``; ends the process if that fails."""
     started = time.monotonic()
-    env = os.environ | {"FASTWS_SANITIZE": sanitizers, "CXXFLAGS": "-fno-sanitize-recover=undefined"}
+    # Rings of two records, so that few messages make them grow, wrap and change hands.
+    flags = "-fno-sanitize-recover=undefined -DFASTWS_RING_MIN=2"
+    env = os.environ | {"FASTWS_SANITIZE": sanitizers, "CXXFLAGS": flags}
     env.pop("FASTWS_PURE", None)
     print(f"building with -fsanitize={sanitizers} in {folder}", flush=True)
     log = folder / "build.log"

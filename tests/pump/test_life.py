@@ -87,6 +87,19 @@ def test_wrong_receive(receive):
 
 
 @linux
+async def test_made_once():
+    """Who is at work isn't made anew: its memory would change hands under it."""
+    pump = Pump(name="feeds")
+    async with pair(receive=pump) as (client, server):
+        with pytest.raises(RuntimeError, match="the pump is in use"):
+            pump.__init__(name="others")
+        with pytest.raises(RuntimeError, match="the decoder is in use"):
+            client._decoder.__init__("client")
+        await server.send("still there")
+        assert await client.recv() == "still there"
+    assert pump.name == "feeds"
+
+
 def test_wrong_cpu():
     with pytest.raises(ValueError, match=r"cpu is 100000, must be one of \["):
         Pump(cpu=100000)

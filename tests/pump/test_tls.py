@@ -751,7 +751,9 @@ def test_sessions_that_are_not_what_they_seem(contexts):
     """All is checked before a pointer is followed."""
     ours, theirs = socket.socketpair()
     with theirs, contexts[1].wrap_socket(ours, do_handshake_on_connect=False, server_hostname="localhost") as sock:
-        Encryption(sock)
+        session = Encryption(sock)
+        with pytest.raises(RuntimeError, match="in use"):
+            session.__init__(sock)
         for wrong in (object(), theirs, contexts[1].wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")):
             with pytest.raises(NotImplementedError):
                 Encryption(wrong)
