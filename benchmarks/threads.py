@@ -10,12 +10,9 @@ process, all its threads, the kernel's part included; "late" is from the peer's 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import hashlib
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import time
@@ -26,9 +23,10 @@ import websockets.sync.client
 
 import fastws.sync
 
+from .loops.frames import Stream, frame
+from .loops.source import Peer
 from .messages import trades
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BLOCK = 1000
 _BURST, _DRAIN, _TICK = 1, 2, 3
 _TICKS = 300
@@ -36,25 +34,12 @@ _THEIR_PART = 10
 """websockets takes a tenth of the messages: it would take minutes otherwise."""
 
 
-def frame(payload: bytes) -> bytes:
-    head = bytes([0x81])
-    return head + (bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + struct.pack(">H", len(payload))) + payload
-
-
 def serve_one(sock: socket.socket, messages: int) -> None:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += sock.recv(4096)
-    key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")).split()[1]
-    accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
-    sock.sendall(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-    )
     # The length of the first message says what is wanted.
-    what = sock.recv(100)[1] & 0x7F
+    _, first = Peer(sock, "").frame()
+    what = len(first)
     if what == _BURST:
-        block = b"".join(frame(trade.encode()) for trade in trades(_BLOCK))
+        block = Stream.of(trades(_BLOCK), "").wire
         for _ in range(messages // _BLOCK):
             sock.sendall(block)
         sock.recv(100)

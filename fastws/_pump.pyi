@@ -1,5 +1,5 @@
 import ssl
-from typing import final
+from typing import ClassVar, final
 
 from typing_extensions import Buffer
 
@@ -10,8 +10,17 @@ class Hub:
     """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets.
 
     Attributes:
+        STEP: The decoder has something to be looked at.
+        END: The stream has ended.
+        DRAINED: Writing may go on.
+        GONE: The socket is closed; this is its last report.
         rung_ns: When what was taken last had made it readable (``time.monotonic_ns()``); 0 if nothing had.
     """
+
+    STEP: ClassVar[int]
+    END: ClassVar[int]
+    DRAINED: ClassVar[int]
+    GONE: ClassVar[int]
 
     @property
     def rung_ns(self) -> int: ...
@@ -19,7 +28,7 @@ class Hub:
     def fileno(self) -> int:
         """Readable when there is something to `take`."""
     def take(self) -> list[tuple[PumpSocket, int]]:
-        """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
+        """What has happened since the last call: pairs of `PumpSocket` and a sum of STEP, END, DRAINED and GONE."""
 
 @final
 class PumpSocket:
@@ -37,8 +46,8 @@ class PumpSocket:
             last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
-            Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
-            written any more is the end of the socket: REPORT_GONE.
+            Whether what waits has crossed the high-water mark: then pause writing until `Hub.DRAINED`. What can't be
+            written any more is the end of the socket: `Hub.GONE`.
         """
     @property
     def is_full(self) -> bool:
@@ -80,7 +89,7 @@ class PumpSocket:
     def abandon(self) -> None:
         """Close it now; nobody takes its report any more, as its loop is closed."""
     def release(self) -> None:
-        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        """After `Hub.GONE` and `Pump.purge`: let go of the hub, which has a descriptor."""
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PumpPauses", "PumpTransport", "default_pump", "pumpable"]
 
-_STEP, _END, _DRAINED, _GONE = 1, 2, 4, 8
-
 _default: dict[str, Pump] = {}
 """None or one. Threads may ask for it at the same time, and a lock would have to know of forks."""
 
@@ -193,13 +191,13 @@ class PumpTransport(asyncio.Transport):
     # What the pump reports
 
     def _reported(self, report: int) -> None:
-        if report & _STEP and not self._told:
+        if report & Hub.STEP and not self._told:
             self._protocol._pumped(self._decoder)
-        if report & _DRAINED:
+        if report & Hub.DRAINED:
             self._resume_writing()
-        if report & _END and not self._closing and not self._protocol.eof_received():
+        if report & Hub.END and not self._closing and not self._protocol.eof_received():
             self.close()
-        if report & _GONE:
+        if report & Hub.GONE:
             self._is_gone = self._closing = True
             if self._deadline is not None:
                 self._deadline.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from websockets.asyncio import messages as upstream_messages
@@ -244,18 +244,13 @@ class Receiving(Sending):
             turn.busy = False
             raise
         # From here on the connection stays busy until the message was received to its end.
-        if decode is None:
-            decode = opcode == _TEXT
-        utf8 = codecs.getincrementaldecoder("utf-8")() if decode else None
+        decoded = fragment_decoder(opcode, decode)
         while True:
-            if utf8 is None:
-                yield payload
-            else:
-                try:
-                    text = utf8.decode(payload, fin)
-                except UnicodeDecodeError as exc:
-                    await self._undecodable(exc)
-                yield text
+            try:
+                data = decoded(payload, fin)
+            except UnicodeDecodeError as exc:
+                await self._undecodable(exc)
+            yield data
             if fin:
                 break
             _, fin, payload = await self._fragment(decoder, turn)
@@ -287,6 +282,17 @@ class Receiving(Sending):
 
     def _fail(self, code: int, reason: str, exc: Exception) -> None:
         raise NotImplementedError
+
+
+def fragment_decoder(opcode: int, decode: bool | None) -> Callable[[bytes, bool], Data]:
+    """What makes the fragments of one message into what `Connection.recv_streaming` gives.
+
+    Its arguments are the next fragment and whether that is the last one; between two, a code point may be cut.
+    It raises UnicodeDecodeError.
+    """
+    if decode is None:
+        decode = opcode == _TEXT
+    return codecs.getincrementaldecoder("utf-8")().decode if decode else lambda payload, fin: payload
 
 
 def batch_of(message: Data) -> Batch:

@@ -70,10 +70,7 @@ class Sending(Vitals):
             ConnectionClosed: When the connection is closed.
             TypeError: If a message is neither str nor bytes-like; nothing is sent then.
         """
-        messages = list(messages)
-        for message in messages:
-            if not isinstance(message, str | BytesLike):
-                raise TypeError(f"messages must be str or bytes-like, not {type(message).__name__}")
+        messages = checked(messages)
         while self.send_in_progress is not None:
             await asyncio.shield(self.send_in_progress)
         async with self.send_context():
@@ -147,3 +144,16 @@ class Sending(Vitals):
 
     def _unblock_closing(self) -> None:
         raise NotImplementedError
+
+
+def checked(messages: Iterable[DataLike]) -> list[DataLike]:
+    """Messages that can be sent.
+
+    Raises:
+        TypeError: If one is neither str nor bytes-like.
+    """
+    checked = list(messages)
+    for message in checked:
+        if not isinstance(message, str | BytesLike):
+            raise TypeError(f"messages must be str or bytes-like, not {type(message).__name__}")
+    return checked

@@ -14,23 +14,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
-from connection.net import against_peer, on_asyncio, over_loops, pair, until
-from core.streams import TEXT
+from connection.net import against_peer, numbered, on_asyncio, over_loops, pair, strings, until
 
 import fastws
 from fastws.backlog import Backlog, key_function
 from fastws.overflow import Between
-
-
-def numbered(peer, start, stop):
-    return b"".join(peer.frame(TEXT, b"%d" % number) for number in range(start, stop))
-
-
-def strings(start, stop):
-    return [str(number) for number in range(start, stop)]
 
 
 def threads_left():
@@ -482,23 +474,21 @@ async def test_exception_in_a_process(tmp_path):
     assert pool.handled == 3
 
 
+@pytest.mark.parametrize(
+    ("handler", "expected", "said"),
+    [
+        (refuse_unpicklably, RuntimeError, "Stubborn: not again"),
+        (die, BrokenProcessPool, "terminated abruptly"),
+    ],
+    ids=["exception-that-does-not-pickle", "process-that-dies"],
+)
 @on_asyncio
-async def test_exception_that_does_not_pickle():
+async def test_what_ends_workers(handler, expected, said):
     with nobody_left():
         async with pair() as (client, server):
             await server.send("x")
-            with pytest.raises(RuntimeError, match="Stubborn: not again"):
-                async with fastws.workers(client, refuse_unpicklably, executor="process", concurrency=1):
-                    await asyncio.sleep(10)
-
-
-@on_asyncio
-async def test_process_that_dies():
-    with nobody_left():
-        async with pair() as (client, server):
-            await server.send("x")
-            with pytest.raises(Exception, match="terminated abruptly"):
-                async with fastws.workers(client, die, executor="process", concurrency=1):
+            with pytest.raises(expected, match=said):
+                async with fastws.workers(client, handler, executor="process", concurrency=1):
                     await asyncio.sleep(10)
 
 

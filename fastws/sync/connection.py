@@ -13,14 +13,13 @@ from websockets.exceptions import ConcurrencyError
 from websockets.frames import CloseCode, Opcode
 from websockets.typing import BytesLike, DataLike
 
-from .outbox import Outbox, checked
+from ..sending import checked
+from .outbox import Outbox
 from .receiving import Receiving
 
 __all__ = ["ClientConnection"]
 
 _TEXT, _BINARY, _CONT = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CONT)
-_GRACE_S = 1.0
-"""In which a socket that was aborted is closed, unless nobody is there any more to do it."""
 
 
 class ClientConnection(Receiving):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from typing import Any
 
 from websockets.frames import Frame, Opcode
@@ -99,16 +98,3 @@ class Outbox:
                 self.socket.stop_answers()
             self._write(frame)
             self.nbytes += len(frame)
-
-
-def checked(messages: Iterable[DataLike]) -> list[DataLike]:
-    """Messages that can be sent.
-
-    Raises:
-        TypeError: If one is neither str nor bytes-like.
-    """
-    checked = list(messages)
-    for message in checked:
-        if not isinstance(message, str | BytesLike):
-            raise TypeError(f"messages must be str or bytes-like, not {type(message).__name__}")
-    return checked

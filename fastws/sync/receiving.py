@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
-from websockets.frames import CloseCode, Opcode
+from websockets.frames import CloseCode
 from websockets.sync.messages import MAX_FRAGMENTS
 from websockets.typing import Data
 
 from ..blocking import BatchIterator
 from ..core import Batch, BlockingIterator, PumpedDecoder
-from ..receiving import batch_of
+from ..receiving import batch_of, fragment_decoder
 from .opening import Opening
 
 __all__ = ["Receiving"]
-
-_TEXT, _BINARY, _CONT = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CONT)
-_GRACE_S = 1.0
-"""In which a socket that was aborted is closed, unless nobody is there any more to do it."""
 
 
 class Receiving(Opening):
@@ -54,8 +49,12 @@ class Receiving(Opening):
                 message = self._wait(decoder, lambda: decoder.pop(decode), timeout)
             return message
         except UnicodeDecodeError as exc:
-            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
-            raise self.close_exc from exc
+            self._undecodable(exc)
+
+    def _undecodable(self, exc: UnicodeDecodeError) -> NoReturn:
+        """``decode=True`` on a binary message that isn't UTF-8: fail the connection as websockets does."""
+        self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
+        raise self.close_exc from exc
 
     def _claim(self, name: str) -> None:
         """Be the one who receives, until ``busy`` of the turn is False again."""
@@ -183,19 +182,13 @@ class Receiving(Opening):
             self._turn.busy = False
             raise
         # From here on nobody else receives until the message was received to its end.
-        if decode is None:
-            decode = opcode == _TEXT
-        utf8 = codecs.getincrementaldecoder("utf-8")() if decode else None
+        decoded = fragment_decoder(opcode, decode)
         while True:
-            if utf8 is None:
-                yield payload
-            else:
-                try:
-                    text = utf8.decode(payload, fin)
-                except UnicodeDecodeError as exc:
-                    self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
-                    raise self.close_exc from exc
-                yield text
+            try:
+                data = decoded(payload, fin)
+            except UnicodeDecodeError as exc:
+                self._undecodable(exc)
+            yield data
             if fin:
                 break
             _, fin, payload = self._fragment(decoder)

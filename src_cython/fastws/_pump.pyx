@@ -25,6 +25,10 @@ from ._pumped cimport (
     ORDER_CLOSE,
     ORDER_FLUSH,
     ORDER_LOOK,
+    REPORT_DRAINED,
+    REPORT_END,
+    REPORT_GONE,
+    REPORT_STEP,
     Line,
     Pump as NativePump,
     PumpedDecoder,
@@ -193,8 +197,14 @@ cdef class Hub:
     """What pumps tell one event loop, or another waiter: one readable descriptor for any number of sockets.
 
     Attributes:
+        STEP: The decoder has something to be looked at.
+        END: The stream has ended.
+        DRAINED: Writing may go on.
+        GONE: The socket is closed; this is its last report.
         rung_ns: When what was taken last had made it readable (``time.monotonic_ns()``); 0 if nothing had.
     """
+
+    STEP, END, DRAINED, GONE = REPORT_STEP, REPORT_END, REPORT_DRAINED, REPORT_GONE
 
     cdef shared_ptr[Reports] reports
     cdef readonly int64_t rung_ns
@@ -210,7 +220,7 @@ cdef class Hub:
         return self.reports.get().fd()
 
     def take(self):
-        """What has happened since the last call: pairs of `PumpSocket` and a sum of ``REPORT_`` values."""
+        """What has happened since the last call: pairs of `PumpSocket` and a sum of STEP, END, DRAINED and GONE."""
         cdef vector[void*] references
         cdef vector[uint32_t] what
         cdef size_t i = 0, count
@@ -276,8 +286,8 @@ cdef class PumpSocket:
             last: Whether they end with the last fragment of a message, for which replies were held.
 
         Returns:
-            Whether what waits has crossed the high-water mark: then pause writing until REPORT_DRAINED. What can't be
-            written any more is the end of the socket: REPORT_GONE.
+            Whether what waits has crossed the high-water mark: then pause writing until `Hub.DRAINED`. What can't be
+            written any more is the end of the socket: `Hub.GONE`.
         """
         cdef Py_buffer buffer
         cdef Written written
@@ -393,7 +403,7 @@ cdef class PumpSocket:
             orphan_gone()
 
     def release(self):
-        """After REPORT_GONE and `Pump.purge`: let go of the hub, which has a descriptor."""
+        """After `Hub.GONE` and `Pump.purge`: let go of the hub, which has a descriptor."""
         cdef Section section
         section.enter(self)
         fastws_release(self.line)

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from core.streams import CLOSE, KEY, PING, PONG, frame
+from core.streams import CLOSE, KEY, PING, PONG, TEXT, frame
 
 import fastws
 from fastws.core import PumpedDecoder
@@ -245,6 +245,17 @@ class Peer:
         self.writer.transport.abort()
 
 
+def read_head(sock: socket.socket) -> bytes:
+    """What a client asks for, from a socket that blocks."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = sock.recv(4096)
+        if not data:
+            raise ConnectionError("the client has gone")
+        head += data
+    return head
+
+
 def accept_for(head: bytes) -> str:
     """Sec-WebSocket-Accept, RFC 6455 4.2.2."""
     (key,) = (
@@ -281,6 +292,16 @@ def request_to(port: int, *headers: str, path: str = "/") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def numbered(peer: Peer, start: int, stop: int) -> bytes:
+    """Text messages as a peer sends them, each its number."""
+    return b"".join(peer.frame(TEXT, b"%d" % number) for number in range(start, stop))
+
+
+def strings(start: int, stop: int) -> list[str]:
+    """What is received of `numbered` ones."""
+    return [str(number) for number in range(start, stop)]
+
+
 @contextlib.asynccontextmanager
 async def raw_server(
     script: Callable[[Peer], Awaitable[None]], link: Link = PLAIN, **options: Any
@@ -313,12 +334,14 @@ async def raw_server(
 
 
 @contextlib.asynccontextmanager
-async def raw_client(port: int, link: Link = PLAIN, *headers: str) -> AsyncIterator[Peer]:
-    """A client that has had its 101."""
+async def raw_client(
+    port: int, link: Link = PLAIN, *headers: str, early: Callable[[Peer], bytes] | None = None
+) -> AsyncIterator[Peer]:
+    """A client that has had its 101; what comes ``early`` is in the same write as its request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, **link.client)
     peer = Peer(reader, writer, KEY)
     try:
-        peer.write(request_to(port, *headers))
+        peer.write(request_to(port, *headers) + (early(peer) if early is not None else b""))
         peer.head = await reader.readuntil(b"\r\n\r\n")
         assert peer.head.startswith(b"HTTP/1.1 101 "), peer.head
         yield peer
@@ -375,19 +398,9 @@ async def against_peer(
 
         async with fastws.serve(handler, "127.0.0.1", 0, **link.server, **options) as server:
             try:
-                if early is None:
-                    async with raw_client(port_of(server), link, *headers) as peer:
-                        peer.ws = weakref.ref(await opened)
-                        yield opened.result(), peer
-                else:
-                    port = port_of(server)
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port, **link.client)
-                    peer = Peer(reader, writer, KEY)
-                    peer.write(request_to(port, *headers) + early(peer))
-                    peer.head = await reader.readuntil(b"\r\n\r\n")
+                async with raw_client(port_of(server), link, *headers, early=early) as peer:
                     peer.ws = weakref.ref(await opened)
                     yield opened.result(), peer
-                    writer.transport.abort()
             finally:
                 done.set()
 

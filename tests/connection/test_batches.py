@@ -14,15 +14,7 @@ from core.streams import BINARY, CLOSE, CONT, TEXT
 import fastws
 from fastws import ConnectionClosedError, ConnectionClosedOK
 
-from .net import against_peer, iterated, on_asyncio, over_loops, pair, until
-
-
-def numbered(peer, start, stop):
-    return b"".join(peer.frame(TEXT, b"%d" % number) for number in range(start, stop))
-
-
-def strings(start, stop):
-    return [str(number) for number in range(start, stop)]
+from .net import against_peer, iterated, numbered, on_asyncio, over_loops, pair, strings, until
 
 
 @over_loops

@@ -24,7 +24,7 @@ import websockets.asyncio.router
 import websockets.asyncio.server
 import websockets.exceptions
 from core.streams import KEY, TEXT, frame
-from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 from websockets.protocol import Protocol, Side
 
@@ -33,6 +33,7 @@ from fastws.connection import Connection
 from fastws.failures import failure
 from fastws.wire import Violation
 
+from .extensions import Factory
 from .net import (
     PLAIN,
     QUIET,
@@ -851,24 +852,7 @@ class Rotating(Extension):
         return self._turn(frame, self.sent)
 
 
-class ClientRotating(ClientExtensionFactory):
-    name = Rotating.name
-
-    def get_request_params(self):
-        return []
-
-    def process_response_params(self, params, accepted_extensions):
-        return Rotating()
-
-
-class ServerRotating(ServerExtensionFactory):
-    name = Rotating.name
-
-    def process_request_params(self, params, accepted_extensions):
-        return [], Rotating()
-
-
-ROTATING = {"server": {"extensions": [ServerRotating()]}, "client": {"extensions": [ClientRotating()]}}
+ROTATING = {"extensions": [Factory(Rotating)]}
 
 MESSAGES = ["text", b"binary", "", b"", "é" * 500, b"\xff" * 70_000, "last"]
 
@@ -935,7 +919,7 @@ async def test_another_extension_closes_and_fails_as_ever():
 @on_asyncio
 async def test_a_server_that_declines_the_extension():
     """The client offers it, the server doesn't know it: the core takes over."""
-    async with pair(client={"extensions": [ClientRotating()]}) as (client, server):
+    async with pair(client=ROTATING) as (client, server):
         assert client._decoder is not None
         await server.send("x")
         assert await client.recv() == "x"

@@ -10,13 +10,14 @@ import ssl
 import pytest
 import websockets
 from core.streams import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, deflate
-from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
 import fastws
 from fastws import ConnectionClosedError, ConnectionClosedOK, InvalidHandshake, InvalidStatus
 from fastws.connection import Connection
 
+from .extensions import Factory
 from .net import (
     PLAIN,
     QUIET,
@@ -478,28 +479,9 @@ class Reversing(Extension):
         return frame if frame.opcode >= 8 else type(frame)(frame.opcode, bytes(frame.data)[::-1], frame.fin)
 
 
-class ClientReversing(ClientExtensionFactory):
-    name = Reversing.name
-
-    def get_request_params(self):
-        return []
-
-    def process_response_params(self, params, accepted_extensions):
-        return Reversing()
-
-
-class ServerReversing(ServerExtensionFactory):
-    name = Reversing.name
-
-    def process_request_params(self, params, accepted_extensions):
-        return [], Reversing()
-
-
 @over_loops
 async def test_unknown_extension_stays_with_websockets(link):
-    async with pair(
-        link, server={"extensions": [ServerReversing()]}, client={"extensions": [ClientReversing()]}
-    ) as ends:
+    async with pair(link, extensions=[Factory(Reversing)]) as ends:
         for one, other in (ends, reversed(ends)):
             assert one._decoder is None
             await one.send("abc")
@@ -530,13 +512,11 @@ async def test_unknown_extension_stays_with_websockets(link):
 @on_asyncio
 async def test_unknown_extension_in_one_segment_with_frames(side):
     """The fallback gets what lies behind the handshake."""
-    key = "extensions"
-    factory = ClientReversing() if side == "client" else ServerReversing()
     async with against_peer(
         side,
         early=lambda peer: peer.frame(TEXT, b"cba") + peer.frame(PING, b"p"),
         headers=("Sec-WebSocket-Extensions: x-reverse",),
-        **{key: [factory]},
+        extensions=[Factory(Reversing)],
     ) as (ws, peer):
         assert await ws.recv() == "abc"
         assert await peer.read() == (PONG, True, b"p")
@@ -548,8 +528,8 @@ async def test_unknown_extension_in_one_segment_with_frames(side):
 async def test_deflate_with_another_extension_stays_with_websockets():
     async with pair(
         compression="deflate",
-        server={"extensions": [ServerReversing(), ServerPerMessageDeflateFactory()]},
-        client={"extensions": [ClientReversing(), ClientPerMessageDeflateFactory()]},
+        server={"extensions": [Factory(Reversing), ServerPerMessageDeflateFactory()]},
+        client={"extensions": [Factory(Reversing), ClientPerMessageDeflateFactory()]},
     ) as (client, server):
         assert [extension.name for extension in client.protocol.extensions] == ["x-reverse", "permessage-deflate"]
         assert client._decoder is None

@@ -52,8 +52,8 @@ else:
 
 compiled_only = pytest.mark.skipif(fastws.IMPLEMENTATION != "compiled", reason="the plain-Python core has no segments")
 
-POOLS_MAX = 16 * 2**20
-"""More than the pools may keep."""
+POOLS_MAX = 32 * 2**20
+"""More than the pools may keep: 12 MiB of segments, 16 of arrays."""
 
 DEFLATED = "Sec-WebSocket-Extensions: permessage-deflate"
 

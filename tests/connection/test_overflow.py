@@ -32,6 +32,7 @@ from fastws import (
     Threshold,
 )
 
+from .extensions import Factory, Nothing
 from .flood import flooded
 from .net import PLAIN, against_peer, iterated, on_asyncio, over_loops, pair, serving, until
 
@@ -137,33 +138,14 @@ async def test_a_subclass_gets_what_was_said():
 @on_asyncio
 async def test_an_extension_that_keeps_the_data_plane(caplog):
     """The options have no effect then: it is said."""
-
-    class Extension(websockets.extensions.Extension):
-        name = "x-nothing"
-
-        def encode(self, frame):
-            return frame
-
-        def decode(self, frame, *, max_size=None):
-            return frame
-
-    class Factory(websockets.extensions.ClientExtensionFactory):
-        name = "x-nothing"
-
-        def get_request_params(self):
-            return []
-
-        def process_response_params(self, params, accepted_extensions):
-            return Extension()
-
-    headers = ("Sec-WebSocket-Extensions: x-nothing",)
-    async with against_peer(extensions=[Factory()], headers=headers, overflow=DropOldest()) as (ws, peer):
+    options = {"extensions": [Factory(Nothing)], "headers": ("Sec-WebSocket-Extensions: x-nothing",)}
+    async with against_peer(**options, overflow=DropOldest()) as (ws, peer):
         assert "options of fastws have no effect" in caplog.text
         await peer.send(TEXT, b"x")
         assert await ws.recv() == "x"
         assert ws.stats.messages_in == 0
     caplog.clear()
-    async with against_peer(extensions=[Factory()], headers=headers):
+    async with against_peer(**options):
         assert "no effect" not in caplog.text
 
 

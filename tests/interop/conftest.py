@@ -15,10 +15,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from connection.conftest import certificate
 
-from .certificate import Certificate, make_certificate
+from .certificate import Certificate
 from .peer import Setup
 from .websockets_peers import AsyncioPeer
+
+__all__ = ["certificate"]
 
 MODULE = os.environ.get("FASTWS_INTEROP_MODULE", "fastws")
 
@@ -33,14 +36,6 @@ COMBINATIONS = [
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interop: needs a peer outside of Python; see tests/interop/README.md")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    made = make_certificate(tmp_path_factory.mktemp("certificate"))
-    if made is None:
-        pytest.skip("TLS needs the package cryptography or the command openssl to make a certificate")
-    return made
 
 
 @pytest.fixture

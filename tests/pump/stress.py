@@ -37,7 +37,6 @@ from fastws.deflate import Deflate
 from fastws.wire import Opcode
 from tests.core.streams import deflate, frame
 
-END, GONE = 2, 8
 ENDS = ("end", "close", "abort", "reset", "violate", "discard")
 KEYS = 5
 
@@ -425,11 +424,11 @@ class Stress:
                 continue
             for line, report in self._hub.take():
                 trial = self._known[line]
-                if report & GONE:
+                if report & Hub.GONE:
                     trial.gone.set()
                     del self._known[line]
                     self._pump.purge()
-                elif report & END:
+                elif report & Hub.END:
                     trial.ended.set()
                     if trial.end in ("reset", "violate"):
                         line.close()

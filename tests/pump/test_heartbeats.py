@@ -16,7 +16,17 @@ import time
 from pathlib import Path
 
 import pytest
-from connection.net import PLAIN, against_peer, on_asyncio, over_loops, port_of, request_to, response_to, until
+from connection.net import (
+    PLAIN,
+    against_peer,
+    on_asyncio,
+    over_loops,
+    port_of,
+    read_head,
+    request_to,
+    response_to,
+    until,
+)
 from connection.test_liveness import close_behind_beats
 from core.streams import CLOSE, CONT, PING, TEXT, frame
 
@@ -122,10 +132,7 @@ def test_those_that_were_missed_are_not_made_up_for():
             try:
                 sock, _ = listener.accept()
                 sock.settimeout(20)
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    head += sock.recv(4096)
-                sock.sendall(response_to(head))
+                sock.sendall(response_to(read_head(sock)))
                 assert len(sock.recv(10)) == 10
                 os.kill(process.pid, signal.SIGSTOP)
                 time.sleep(6 * EVERY_S)

@@ -23,7 +23,6 @@ from fastws._segment import live_segments
 
 __all__ = ["switching"]
 
-GONE = 8
 MESSAGES = 4000
 ROUNDS = 60
 
@@ -116,7 +115,7 @@ def test_sockets_come_and_go():
             for line, report in hub.take():
                 assert isinstance(line, PumpSocket)
                 assert report
-                told.append(report & GONE)
+                told.append(report & Hub.GONE)
 
     def purge():
         while not done.is_set():

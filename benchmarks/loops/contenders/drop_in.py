@@ -31,17 +31,25 @@ class Websockets:
         async with self.connect(job) as websocket:
             watch.start()
             await websocket.send("go")
-            count = 0
-            async for _ in websocket:
-                count += 1
+            count = await self.consume(websocket)
             watch.stop()
+        return count
+
+    async def consume(self, websocket: Any) -> int:
+        """Take all messages, in the way that is measured."""
+        count = 0
+        async for _ in websocket:
+            count += 1
         return count
 
     async def check(self, job: Job, digest: Digest) -> None:
         async with self.connect(job) as websocket:
             await websocket.send("go")
-            async for message in websocket:
-                digest.add(message)
+            await self.digest(websocket, digest)
+
+    async def digest(self, websocket: Any, digest: Digest) -> None:
+        async for message in websocket:
+            digest.add(message)
 
     async def echo(self, job: Job, watch: Stopwatch) -> list[str]:
         echoes: list[str] = []
@@ -74,9 +82,7 @@ class Websockets:
             await websocket.wait_closed()
             watch.stop()
             growth = rss_bytes() - before
-            count = 0
-            async for _ in websocket:
-                count += 1
+            count = await self.consume(websocket)
         return count, growth
 
 
@@ -94,42 +100,30 @@ class Fastws(Websockets):
 
 
 class FastwsBatches(Fastws):
-    async def receive(self, job: Job, watch: Stopwatch) -> int:
-        async with self.connect(job) as websocket:
-            watch.start()
-            await websocket.send("go")
-            count = 0
-            async for batch in websocket.batches():
-                for _ in batch:
-                    count += 1
-            watch.stop()
+    async def consume(self, websocket: Any) -> int:
+        count = 0
+        async for batch in websocket.batches():
+            for _ in batch:
+                count += 1
         return count
 
-    async def check(self, job: Job, digest: Digest) -> None:
-        async with self.connect(job) as websocket:
-            await websocket.send("go")
-            async for batch in websocket.batches():
-                for message in batch:
-                    digest.add(message)
+    async def digest(self, websocket: Any, digest: Digest) -> None:
+        async for batch in websocket.batches():
+            for message in batch:
+                digest.add(message)
 
 
 class FastwsCount(Fastws):
-    async def receive(self, job: Job, watch: Stopwatch) -> int:
-        async with self.connect(job) as websocket:
-            watch.start()
-            await websocket.send("go")
-            count = 0
-            async for batch in websocket.batches():
-                count += len(batch)
-            watch.stop()
+    async def consume(self, websocket: Any) -> int:
+        count = 0
+        async for batch in websocket.batches():
+            count += len(batch)
         return count
 
-    async def check(self, job: Job, digest: Digest) -> None:
-        async with self.connect(job) as websocket:
-            await websocket.send("go")
-            async for batch in websocket.batches():
-                for index in range(len(batch)):
-                    digest.add(batch.view(index))
+    async def digest(self, websocket: Any, digest: Digest) -> None:
+        async for batch in websocket.batches():
+            for index in range(len(batch)):
+                digest.add(batch.view(index))
 
 
 class FastwsSendBatch(Fastws):
