@@ -32,7 +32,6 @@ from ._pumped cimport (
     Line,
     Pump as NativePump,
     PumpedDecoder,
-    REPORT_STEP,
     Reports,
     SentLog,
     Written,
