@@ -100,7 +100,7 @@ class PumpSocket:
     def withheld(self) -> int:
         """Replies and heartbeats that the pump hasn't sent, as more than 1 MiB waited for a peer that doesn't read."""
     def take_log(self) -> tuple[list[int], int]:
-        """Which replies and heartbeats were sent since the last call, if the decoder logs; REPORT_STEP tells of them.
+        """Which replies and heartbeats were sent since the last call, if the decoder logs; `Hub.STEP` tells of them.
 
         Returns:
             Their indices, that of heartbeats behind those of the replies, and how many more there were.

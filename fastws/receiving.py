@@ -158,8 +158,7 @@ class Receiving(Sending):
         loop_has_run = False
         try:
             if decoder.queued_messages:
-                await asyncio.sleep(0)
-                loop_has_run = True
+                await self._yield(turn)
             decoder.want_message = True
             if decoder.queued_frames > upstream_messages.MAX_FRAGMENTS:
                 self._check_fragments(decoder)
@@ -181,6 +180,13 @@ class Receiving(Sending):
         finally:
             decoder.want_message = False
             turn.busy = False
+
+    async def _yield(self, turn: Turn) -> None:
+        """Give the loop its turn, also if cancelled meanwhile: else short timeouts never get a message."""
+        try:
+            await asyncio.sleep(0)
+        finally:
+            turn.renew()
 
     def _check_fragments(self, decoder: FrameDecoder) -> None:
         """The decoder counts fragments as they come while we wait; these were queued before."""
@@ -258,8 +264,7 @@ class Receiving(Sending):
 
     async def _fragment(self, decoder: FrameDecoder, turn: Turn) -> tuple[int, bool, bytes]:
         if turn.spend():
-            await asyncio.sleep(0)
-            turn.renew()
+            await self._yield(turn)
         self._arm()
         while (fragment := decoder.pop_fragment()) is None:
             if decoder.resumable:

@@ -239,8 +239,9 @@ class MessageIterator:
         while self._decoder.queued_messages and not self._turn.busy:
             # Before a message is taken, never after: cancelling while suspended must not lose one.
             if self._turn.spend():
-                await _let_loop_run()
+                # Who is cancelled meanwhile has given the loop its turn, too.
                 self._turn.renew()
+                await _let_loop_run()
                 continue
             message = self._decoder.pop()
             if message is None:

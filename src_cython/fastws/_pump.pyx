@@ -430,7 +430,7 @@ cdef class PumpSocket:
         return withheld
 
     def take_log(self):
-        """Which replies and heartbeats were sent since the last call, if the decoder logs; REPORT_STEP tells of them.
+        """Which replies and heartbeats were sent since the last call, if the decoder logs; `Hub.STEP` tells of them.
 
         Returns:
             Their indices, that of heartbeats behind those of the replies, and how many more there were.

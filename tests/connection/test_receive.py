@@ -12,7 +12,7 @@ from core.streams import BINARY, CONT, PING, TEXT
 import fastws
 from fastws import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 
-from .net import against_peer, iterated, numbered, on_asyncio, over_loops, pair, strings
+from .net import against_peer, iterated, numbered, on_asyncio, over_loops, pair, strings, until
 
 # Kinds of messages
 
@@ -323,6 +323,39 @@ async def test_timeouts_race_with_arrivals(link):
         await task
         assert received == strings(0, TIMEOUTS)
         assert timeouts > 10
+
+
+@over_loops
+@pytest.mark.parametrize("way", ["recv", "recv_batch", "recv_streaming", "anext"])
+async def test_cancelled_while_the_loop_has_its_turn(link, way):
+    """Then it has had it: consumers with short timeouts would get nothing for ever, though messages wait."""
+    async with pair(link) as (client, server):
+        ways = {
+            "recv": client.recv,
+            "recv_batch": lambda: client.recv_batch(1),
+            "recv_streaming": lambda: collected(client.recv_streaming()),
+            "anext": aiter(client).__anext__,
+        }
+        await server.send_batch(strings(0, 10))
+        await until(lambda: client.stats.queued_messages == 10)
+        while not client._turn.spend():
+            pass
+        first = asyncio.ensure_future(started(ways[way]))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.ensure_future(started(ways[way]))
+        await asyncio.sleep(0)
+        assert second.done()
+        assert list(second.result()) == ["0"]
+
+
+async def started(way):
+    return await way()
+
+
+async def collected(fragments):
+    return [fragment async for fragment in fragments]
 
 
 @over_loops
