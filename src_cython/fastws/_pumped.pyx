@@ -552,13 +552,16 @@ cdef class PumpedDecoder(FrameDecoder):
         section.enter(self)
         if self.run_here.at == self.run_here.end:
             guard.enter(self.latch, False)
-            if self.logs_ahead:
-                frames = self.take_unlogged()
-            taken = self.take_fragment()
+            # Unless somebody has fetched while this thread was without the GIL.
+            if self.run_here.at == self.run_here.end:
+                if self.logs_ahead:
+                    frames = self.take_unlogged()
+                taken = self.take_fragment()
+                guard.leave()
+                if frames:
+                    self.log(frames)
+                return taken
             guard.leave()
-            if frames:
-                self.log(frames)
-            return taken
         record = &self.run_here.records[self.run_here.at]
         opcode = TEXT if record.flags & FLAG_TEXT else BINARY
         payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
@@ -720,9 +723,9 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef Guard guard
         cdef uint64_t held
         section.enter(self)
+        guard.enter(self.latch, False)
         held = run_length(&self.run_here)
         run_clear(&self.run_here)
-        guard.enter(self.latch, False)
         self.gate.admission.lost[LOST_DISCARDED] += self.inbox.messages + held
         inbox_clear(&self.inbox)
         inbox_recount(&self.inbox)
