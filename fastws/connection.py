@@ -224,14 +224,13 @@ class Connection(Blocking):
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
+        sent: tuple[list[int], int] = [], 0
         if self.debug:
             assert isinstance(self.transport, PumpTransport)
             # Taken first, so that what they answer is logged ahead of them.
             sent = self.transport.take_log()
-            self._step(decoder.step_status())
-            self._log_sent(*sent)
-        else:
-            self._step(decoder.step_status())
+        self._step(decoder.step_status())
+        self._log_sent(*sent)
         # The consumer may have looked for a pause just before there was one.
         if decoder.resumable:
             self._resume()
