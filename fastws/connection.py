@@ -27,7 +27,7 @@ from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
 from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
-from .tls import Security
+from .security import Security
 from .wire import Status, Violation
 
 __all__ = ["Connection"]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from .core import Encryption, Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
-from .tls import TlsTransport, unreachable, write_limits
+from .security import unreachable
+from .tls import TlsTransport, write_limits
 
 if TYPE_CHECKING:
     from .connection import Connection

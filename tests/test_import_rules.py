@@ -29,7 +29,7 @@ ROOMS = {
     "core": r"core",
     "batches": r"columns",
     "options": r"options",
-    "connection": r"connection|observed|vitals|receiving|sending|pumping|tls|blocking",
+    "connection": r"connection|observed|vitals|receiving|sending|pumping|security|tls|blocking",
     # Not among the batches: they receive, on the loop.
     "workers": r"workers|backlog|crews",
     "endpoints": r"client|server|router|sync(\..*)?",
