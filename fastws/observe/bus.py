@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections import deque
@@ -105,6 +106,7 @@ class BlockingEventIterator(_Events):
         if timeout is not None and timeout < 0.0:
             raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._timeout = timeout
+        self._process = os.getpid()
         # Reentrant: the garbage collector may end a connection in the middle of anything.
         self._changed = threading.Condition(threading.RLock())
 
@@ -125,6 +127,8 @@ class BlockingEventIterator(_Events):
         return self
 
     def __next__(self) -> Event:
+        if self._process != os.getpid():
+            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
         with self._changed:
             if not self._changed.wait_for(lambda: self._events or self._ended, self._timeout):
                 raise TimeoutError(f"no event in {self._timeout:g} s")

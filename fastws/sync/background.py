@@ -76,6 +76,15 @@ class Background:
         """Whether this process made it: a forked child has only a copy, without the thread."""
         return self._process == os.getpid()
 
+    def check_process(self) -> None:
+        """Make sure that `is_ours`.
+
+        Raises:
+            RuntimeError: If it isn't.
+        """
+        if not self.is_ours:
+            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
+
     @property
     def is_here(self) -> bool:
         """Whether this is its thread."""

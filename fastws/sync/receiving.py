@@ -59,6 +59,9 @@ class Receiving(Opening):
     def _claim(self, name: str) -> None:
         """Be the one who receives, until ``busy`` of the turn is False again."""
         if not self._turn.claim():
+            if self._background is not None:
+                # Who receives may be a thread of the parent.
+                self._background.check_process()
             raise ConcurrencyError(f"cannot call {name} while another thread is already running recv or recv_streaming")
 
     def _wait(self, decoder: PumpedDecoder, take: Any, timeout: float | None) -> Any:

@@ -482,6 +482,53 @@ def test_fork():
     assert (done.stdout, done.stderr) == ("0\nx\nz\n", "")
 
 
+def test_fork_while_threads_are_at_work():
+    """What they hold in the moment of the fork is nobody's in the child: it is told at once, and never waits."""
+    done = run("""
+        import os, threading, time, warnings
+        warnings.simplefilter("ignore")
+        ws = fastws.sync.connect(uri, legacy=True)
+        events = ws.events()
+        threading.Thread(target=ws.recv, daemon=True).start()
+        while not ws._turn.busy:
+            time.sleep(0.001)
+        ws._outbox.fragmenting = True
+        with ws._outbox.lock:
+            pid = os.fork()
+        ws._outbox.fragmenting = False
+        if pid == 0:
+            calls = {
+                "send": lambda: ws.send("y"),
+                "fragments": lambda: ws.send(["y", "z"]),
+                "send_batch": lambda: ws.send_batch(["y"]),
+                "recv": ws.recv,
+                "recv_batch": ws.recv_batch,
+                "iter": lambda: next(iter(ws)),
+                "recv_streaming": lambda: next(ws.recv_streaming()),
+                "events": lambda: next(events),
+            }
+            for name, call in calls.items():
+                try:
+                    call()
+                except RuntimeError as exc:
+                    if "parent process" in str(exc):
+                        continue
+                    print(name, exc)
+                except Exception as exc:
+                    print(name, repr(exc))
+                os._exit(1)
+            os._exit(0)
+        deadline = time.monotonic() + 10
+        while not (left := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not left[0]:
+            os.kill(pid, 9)
+        print(left[0] == pid, left[1])
+        ws.close()
+    """)
+    assert (done.stdout, done.stderr) == ("True 0\n", "")
+
+
 def test_calls_from_events():
     """In the background thread nothing can wait, and nothing hangs."""
     results: list[Any] = []
