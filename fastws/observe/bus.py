@@ -98,12 +98,12 @@ class BlockingEventIterator(_Events):
             limit.
 
     Raises:
-        ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
+        ValueError: If ``max_events`` is less than 1, or ``timeout`` negative or NaN.
     """
 
     def __init__(self, max_events: int, ended: bool, timeout: float | None = None) -> None:
         super().__init__(max_events, ended)
-        if timeout is not None and timeout < 0.0:
+        if timeout is not None and not timeout >= 0.0:
             raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._timeout = timeout
         self._process = os.getpid()
@@ -130,7 +130,8 @@ class BlockingEventIterator(_Events):
         if self._process != os.getpid():
             raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
         with self._changed:
-            if not self._changed.wait_for(lambda: self._events or self._ended, self._timeout):
+            timeout = None if self._timeout is None else min(self._timeout, threading.TIMEOUT_MAX)
+            if not self._changed.wait_for(lambda: self._events or self._ended, timeout):
                 raise TimeoutError(f"no event in {self._timeout:g} s")
             if not self._events:
                 raise StopIteration

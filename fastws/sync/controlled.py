@@ -242,7 +242,7 @@ class Controlled(UpstreamClientConnection):
                 no limit.
 
         Raises:
-            ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
+            ValueError: If ``max_events`` is less than 1, or ``timeout`` negative or NaN.
             RuntimeError: In ``on_event=``, which is called by the thread that events come from.
         """
 

@@ -17,7 +17,7 @@ from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
 
-from ._clock cimport monotonic_ns
+from ._clock cimport deadline_ns, monotonic_ns
 from ._section cimport Section
 from ._pumped cimport (
     ORDER_ABORT,
@@ -319,20 +319,20 @@ cdef class PumpSocket:
         Returns:
             Whether that is so; False after the timeout.
         """
-        cdef int64_t deadline_ns = 0, until_ns
+        cdef int64_t end_ns = 0, until_ns
         cdef bint drained
         self.check()
         if timeout_s is not None:
-            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+            end_ns = deadline_ns(timeout_s)
         while True:
             until_ns = monotonic_ns() + SLEEP_MAX_NS
-            if timeout_s is not None and deadline_ns < until_ns:
-                until_ns = deadline_ns
+            if timeout_s is not None and end_ns < until_ns:
+                until_ns = end_ns
             with nogil:
                 drained = fastws_wait_drained(self.line, until_ns)
             if drained:
                 return True
-            if timeout_s is not None and monotonic_ns() >= deadline_ns:
+            if timeout_s is not None and monotonic_ns() >= end_ns:
                 return False
             PyErr_CheckSignals()
 

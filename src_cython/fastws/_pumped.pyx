@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memmove
 
 from ._admission cimport LOSSES, LOST_DISCARDED, NOTICE_WITHHELD, NO_KEY, admission_notice, losses_of
 from ._batch cimport Batch, batch_new, make_object
-from ._clock cimport monotonic_ns
+from ._clock cimport deadline_ns, monotonic_ns
 from ._decoder cimport FrameDecoder
 from ._header cimport header_format
 from ._inbox cimport (
@@ -805,10 +805,10 @@ cdef class PumpedDecoder(FrameDecoder):
 
     cdef bint wait_for(self, object timeout_s, bint whole) except -1:
         cdef Guard guard
-        cdef int64_t deadline_ns = 0, now_ns
+        cdef int64_t until_ns = 0, now_ns
         cdef uint64_t there
         if timeout_s is not None:
-            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+            until_ns = deadline_ns(timeout_s)
         while True:
             guard.enter(self.latch, False)
             self.want = whole
@@ -821,11 +821,11 @@ cdef class PumpedDecoder(FrameDecoder):
                 self.want = False
                 return True
             now_ns = monotonic_ns()
-            if timeout_s is not None and now_ns >= deadline_ns:
+            if timeout_s is not None and now_ns >= until_ns:
                 self.want = False
                 return False
             now_ns += SLEEP_MAX_NS
-            guard.sleep_until(now_ns if timeout_s is None else min(now_ns, deadline_ns))
+            guard.sleep_until(now_ns if timeout_s is None else min(now_ns, until_ns))
             guard.leave()
             PyErr_CheckSignals()
 

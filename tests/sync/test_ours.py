@@ -83,6 +83,25 @@ def test_batches_and_timeouts():
         assert error(ws.iter_batches, timeout=-1) == ("ValueError", "timeout is -1, must be positive or zero")
 
 
+@pytest.mark.parametrize("receive", ["recv", "recv_batch"])
+def test_strange_timeouts(receive):
+    """What is no time is refused, and the connection goes on; the longest that there is isn't over at once."""
+    with served(echo) as uri, fastws.sync.connect(uri, **QUIET) as ws:
+        for timeout, exc in (("1", TypeError), (float("nan"), ValueError), (-1, TimeoutError), (0, TimeoutError)):
+            with pytest.raises(exc):
+                getattr(ws, receive)(timeout=timeout)
+        for timeout in (threading.TIMEOUT_MAX, 1e300, float("inf")):
+            timer = threading.Timer(0.05, ws.send, ["x"])
+            timer.start()
+            assert list(getattr(ws, receive)(timeout=timeout)) == ["x"]
+            timer.join()
+            events = ws.events(timeout=timeout)
+        for make in (ws.events, ws.iter_batches):
+            with pytest.raises(ValueError, match="timeout is nan, must be positive or zero"):
+                make(timeout=float("nan"))
+    assert isinstance(next(events), fastws.Closed)
+
+
 def test_one_receives_at_a_time():
     with served(echo) as uri, fastws.sync.connect(uri, **QUIET) as ws:
         waiting = in_thread(ws.recv_batch)
@@ -489,7 +508,7 @@ def test_fork_while_threads_are_at_work():
         warnings.simplefilter("ignore")
         ws = fastws.sync.connect(uri, legacy=True)
         events = ws.events()
-        threading.Thread(target=ws.recv, daemon=True).start()
+        threading.Thread(target=lambda: list(ws), daemon=True).start()
         while not ws._turn.busy:
             time.sleep(0.001)
         ws._outbox.fragmenting = True
