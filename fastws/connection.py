@@ -462,6 +462,12 @@ class Connection(Blocking):
         if self._turn is not None:
             self._turn.wake()
 
+    def _disinherit(self) -> None:
+        """In a forked child: what the pump of the parent works on can't be looked at."""
+        turn, self._turn, self._decoder = self._turn, None, None
+        if turn is not None:
+            turn.wake()
+
     def _unblock_closing(self) -> None:
         """Reading was paused when the closing handshake began: what is unread is discarded, so that it can end."""
         if self._decoder is not None and self._decoder.blocked and self.protocol.state is CLOSING and not self._at_end:

@@ -12,6 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_NewRef
+from libc.errno cimport ESHUTDOWN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
@@ -35,6 +36,8 @@ from ._pumped cimport (
     Reports,
     SentLog,
     Written,
+    is_exiting,
+    note_exit,
 )
 
 cdef extern from *:
@@ -332,6 +335,9 @@ cdef class PumpSocket:
                 drained = fastws_wait_drained(self.line, until_ns)
             if drained:
                 return True
+            if is_exiting() and self.pump.native.stopped():
+                fastws_set_error(self.line, ESHUTDOWN)
+                return True
             if timeout_s is not None and monotonic_ns() >= end_ns:
                 return False
             PyErr_CheckSignals()
@@ -387,6 +393,16 @@ cdef class PumpSocket:
         if fastws_is_encrypted(self.line):
             self.line.outlet.end()
         self.order(ORDER_CLOSE)
+
+    @property
+    def is_inherited(self):
+        """Whether it belongs to the parent of this process, which was forked."""
+        return self.process != Process_id()
+
+    @property
+    def is_left(self):
+        """Whether its pump will never report its end: it was stopped at the end of the process, or is the parent's."""
+        return self.process != Process_id() or self.pump.native.has_left(self.line)
 
     def abort(self):
         """Close it now. In a forked child: its own descriptor only."""
@@ -548,6 +564,8 @@ cdef class Pump:
     def __init__(self, *, name="fastws-pump", cpu=None):
         if self.native != NULL:
             raise RuntimeError("the pump is in use")
+        if name is None:
+            raise TypeError("name is None, must be a str")
         if cpu is not None:
             if not hasattr(os, "sched_getaffinity"):
                 raise NotImplementedError(f"cpu is {cpu}, but threads can't be pinned on {sys.platform}")
@@ -592,8 +610,8 @@ cdef class Pump:
         The socket of an ``encryption`` is closed when the pump is done with it.
 
         Raises:
-            OSError: If the descriptor can't be copied, or no thread be started.
-            RuntimeError: If the interpreter is shutting down.
+            OSError: If the descriptor can't be copied, or no thread be started; ESHUTDOWN after `stop`, and while the
+                interpreter ends.
         """
         cdef PumpSocket made = PumpSocket.__new__(PumpSocket)
         cdef shared_ptr[Reports] reports
@@ -663,10 +681,17 @@ cdef class Pump:
                 gone.encryption.close()
 
     def stop(self):
-        """End the thread, whatever is open; for the end of the process."""
+        """End the thread for good: its connections are closed at once, without a closing handshake.
+
+        Whoever waits for one of them gets `ConnectionClosedError`. Cost: waits for the thread, without the GIL.
+        """
+        self.halt(True)
+
+    cdef int halt(self, bint closes) except -1:
         if self.process == getpid():
             with nogil:
-                self.native.stop()
+                self.native.stop(closes)
+        return 0
 
 
 _pumps = weakref.WeakSet()
@@ -685,7 +710,8 @@ def _stop_all():
     global at_exit
     at_exit = True
     for pump in all_pumps():
-        pump.stop()
+        (<Pump?> pump).halt(False)
+    note_exit()
 
 
 # Before the interpreter is taken down, after threads that may still receive.

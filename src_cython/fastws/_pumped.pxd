@@ -78,8 +78,9 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
         void begin_beats(Line* line, int64_t every_ns) noexcept
         size_t lines() noexcept
         bint running() noexcept
-        void stop() noexcept
-        void allow() noexcept
+        void stop(bint closes) noexcept
+        bint stopped() noexcept
+        bint has_left(Line* line) noexcept
         void take_gone(vector[Line*]& lines) except +
 
     enum:
@@ -97,6 +98,10 @@ cdef struct Frames:             # one behind the other
     size_t size, capacity
     size_t last                 # where the last one begins
     uint64_t count
+
+
+cdef void note_exit() noexcept
+cdef bint is_exiting() noexcept
 
 
 cdef class PumpedDecoder(FrameDecoder):

@@ -85,6 +85,20 @@ cdef enum:
     URGENT = STATUS_CONTROL | STATUS_BLOCKED | STATUS_NOTICE
 
 
+cdef unsigned long exiting_thread = 0
+
+
+cdef void note_exit() noexcept:
+    """Pumps have stopped, as the interpreter ends, and this thread ends it."""
+    global exiting_thread
+    exiting_thread = PyThread_get_thread_ident()
+
+
+cdef bint is_exiting() noexcept:
+    """Whether this thread ends the interpreter: it must not wait for what no pump does any more. Daemons may."""
+    return exiting_thread and exiting_thread == PyThread_get_thread_ident()
+
+
 @cython.final
 cdef class PumpedDecoder(FrameDecoder):
     """A `FrameDecoder` between a `fastws.Pump`, which reads the socket in a native thread, and Python.
@@ -817,6 +831,8 @@ cdef class PumpedDecoder(FrameDecoder):
                 # Perhaps only as somebody waits: for the end of a message that is larger than the queue.
                 self.go_on()
                 there = self.inbox.messages if whole else inbox_frames(&self.inbox)
+            if is_exiting() and self.pump != NULL and self.pump.stopped():
+                self.over = True
             if self.run_here.at != self.run_here.end or there or self.over:
                 self.want = False
                 return True

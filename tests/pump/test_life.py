@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import socket
@@ -103,6 +104,11 @@ async def test_made_once():
 def test_wrong_cpu():
     with pytest.raises(ValueError, match=r"cpu is 100000, must be one of \["):
         Pump(cpu=100000)
+
+
+def test_wrong_name():
+    with pytest.raises(TypeError, match="name is None, must be a str"):
+        Pump(name=None)
 
 
 def test_not_in_plain_python():
@@ -274,6 +280,99 @@ def test_fork():
         "child thread",
         "parent",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("waits", [False, True], ids=["idle", "receiving"])
+def test_fork_in_a_loop(waits):
+    """A child that goes on with its parent's loop is told, and what it awaits ends."""
+    done = run(
+        textwrap.dedent(OPEN)
+        + textwrap.dedent(
+            f"""
+            import faulthandler, logging, warnings
+            logging.disable()
+            warnings.simplefilter("ignore")
+
+            async def main():
+                ws, server = await opened()
+                receiving = asyncio.ensure_future(ws.recv())
+                await asyncio.sleep(0.01)
+                if not {waits}:
+                    receiving.cancel()
+                    await asyncio.sleep(0.01)
+                child = os.fork()
+                if child:
+                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+                    await ws.send("again")
+                    assert await (receiving if {waits} else ws.recv()) == "again"
+                    print("parent", flush=True)
+                    await ws.close()
+                    server.close()
+                    return
+                faulthandler.dump_traceback_later(10, exit=True)
+                try:
+                    await ws.send("x")
+                except Exception as exc:
+                    print(type(exc).__name__, exc.__cause__)
+                ws.transport.abort()
+                await ws.wait_closed()
+                try:
+                    print(await ws.recv())
+                except Exception as exc:
+                    print(type(exc).__name__, exc.__cause__)
+                sys.stdout.flush()
+                os._exit(7)
+
+            asyncio.run(main())
+            """
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    told = "ConnectionClosedError the connection belongs to the parent process: it doesn't survive a fork"
+    assert done.stdout.splitlines() == [told, told, "parent"]
+
+
+def test_closed_when_pumps_have_stopped():
+    """By what was registered for the end of the process before fastws was imported."""
+    done = run(
+        """
+        import asyncio, atexit
+
+        def late():
+            loop.run_until_complete(ws.close())
+            print(ws.state.name)
+
+        atexit.register(late)
+        """
+        + textwrap.indent(textwrap.dedent(OPEN), " " * 8)
+        + """
+        async def main():
+            ws, server = await opened()
+            ws.close_timeout = 0.1
+            return ws, server
+
+        loop = asyncio.new_event_loop()
+        ws, server = loop.run_until_complete(main())
+        """
+    )
+    assert done.stdout == "CLOSED\n", done.stderr
+
+
+@on_asyncio
+async def test_stopped_while_in_use():
+    """All that wait are told, and closing doesn't wait."""
+    pump = Pump()
+    async with pair(receive=pump) as (client, server):
+        receiving = asyncio.create_task(server.recv())
+        thread = asyncio.create_task(asyncio.to_thread(next, client.iter_batches()))
+        await until(lambda: client._turn.busy and server._turn.busy)
+        pump.stop()
+        for task in (receiving, thread):
+            with pytest.raises(fastws.ConnectionClosedError) as caught:
+                await task
+            assert caught.value.__cause__.errno == errno.ECANCELED
+        assert not pump.running
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

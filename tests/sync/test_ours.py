@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -430,6 +431,64 @@ def test_close_at_exit():
         atexit.register(stop_first)
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed CLOSED\n", "")
+
+
+def test_used_at_exit():
+    """After everything was stopped, as it was registered before fastws was imported: nothing waits for ever."""
+    ended = threading.Event()
+    with raw_peer(lambda sock: ended.wait(60)) as deaf, contextlib.ExitStack() as stack:
+        stack.callback(ended.set)
+        done = run(f"""
+            import atexit
+            from fastws._pump import _stop_all
+            def late():
+                _stop_all()
+                for name, call in calls.items():
+                    try:
+                        call()
+                    except fastws.ConnectionClosedError:
+                        print(name)
+            sender = fastws.sync.connect({deaf!r}, legacy=True, compression=None, close_timeout=0.1, write_limit=0)
+            receivers = [fastws.sync.connect(uri, legacy=True, close_timeout=0.1) for _ in range(2)]
+            def send():
+                while True:
+                    sender.send(b"x" * 2**20)
+            calls = {{
+                "recv": receivers[0].recv,
+                "stream": lambda: list(receivers[1].recv_streaming()),
+                "send": send,
+            }}
+            atexit.register(late)
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "recv\nstream\nsend\n", "")
+
+
+def test_pump_is_stopped():
+    """Whoever waits is told; nothing else is received by it."""
+    pump = fastws.Pump()
+    with served(echo) as uri:
+        kept = [fastws.sync.connect(uri, receive=pump, **QUIET) for _ in range(3)]
+        seen: list[Any] = []
+
+        def receive(ws: Any) -> None:
+            try:
+                ws.recv()
+            except ConnectionClosedError as exc:
+                seen.append(exc.__cause__.errno)
+
+        waiting = [threading.Thread(target=receive, args=(ws,), daemon=True) for ws in kept[:2]]
+        for thread in waiting:
+            thread.start()
+        until(lambda: all(ws._turn.busy for ws in kept[:2]))
+        pump.stop()
+        for thread in waiting:
+            thread.join(10)
+        receive(kept[2])
+        assert seen == [errno.ECANCELED] * 3
+        assert (pump.connections, pump.running) == (0, False)
+        kept[2].close()
+        with pytest.raises(OSError, match="no receive thread"):
+            fastws.sync.connect(uri, receive=pump, **QUIET)
 
 
 def test_interrupt():
