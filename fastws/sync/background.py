@@ -117,17 +117,17 @@ class Background:
         if self.is_here:
             return function()
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def run() -> None:
-            try:
-                result = function()
-            except BaseException as exc:
-                done.set_exception(exc)
-            else:
-                done.set_result(result)
-
-        if not self.post(run):
+        if not self.post(_settle, done, function):
             raise RuntimeError("the connection's event loop is over")
+        return done.result()
+
+    @staticmethod
+    def uninterrupted(function: Callable[[], T]) -> T:
+        """Call a function that no signal interrupts half-way: at most the wait for it, while it goes on to its end."""
+        if threading.current_thread() is not threading.main_thread():
+            return function()
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        threading.Thread(target=_settle, args=(done, function), name="fastws-sync-begin", daemon=True).start()
         return done.result()
 
     @classmethod
@@ -135,6 +135,15 @@ class Background:
         """In a forked child: the thread isn't here, and the lock may be held for ever."""
         cls._lock = threading.RLock()
         cls._current = None
+
+
+def _settle(done: concurrent.futures.Future[T], function: Callable[[], T]) -> None:
+    try:
+        result = function()
+    except BaseException as exc:
+        done.set_exception(exc)
+    else:
+        done.set_result(result)
 
 
 if hasattr(os, "register_at_fork"):

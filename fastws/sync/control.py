@@ -124,6 +124,10 @@ class Control(AsyncioConnection):
         finally:
             self._background.leave()
 
+    def is_of(self, owner: Opening) -> bool:
+        """Whether ``owner`` is the one, not a copy of it; for any thread. To a finalizer nobody may be."""
+        return self._owner() in (None, owner)
+
     def give_up(self, exc: Exception | None = None) -> None:
         """Close the socket at once."""
         if not self._lost:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import copy
 import errno
 import gc
 import logging
@@ -508,6 +510,47 @@ def test_interrupt():
     """
     done = run(program)
     assert (done.stdout, done.stderr) == ("interrupted\n" * 4 + "x\n", "")
+
+
+def test_interrupted_in_the_beginning(monkeypatch):
+    """A signal may come at any time: then nobody has the connection, and nothing of it stays."""
+    enter = Background.enter
+
+    def interrupted(*args: Any) -> Any:
+        background = enter()
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        entered.append(background)
+        return background
+
+    class Interrupted(concurrent.futures.Future):
+        def result(self, timeout: Any = None) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().result(timeout)
+
+    entered: list[Any] = []
+    with served(echo) as uri:
+        with monkeypatch.context() as patched:
+            patched.setattr(Background, "enter", interrupted)
+            with fastws.sync.connect(uri, **QUIET) as ws:
+                ws.send("x")
+                assert ws.recv(timeout=10) == "x"
+            patched.setattr(concurrent.futures, "Future", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fastws.sync.connect(uri, **QUIET)
+        until(lambda: len(entered) == 2)
+        until(lambda: (gc.collect() and False) or not threads())
+
+
+def test_a_copy_that_goes():
+    """It takes nothing with it."""
+    with served(echo) as uri, fastws.sync.connect(uri, **QUIET) as ws:
+        copy.copy(ws)
+        gc.collect()
+        ws.send("x")
+        assert ws.recv(timeout=10) == "x"
+        assert ws.state is fastws.State.OPEN
 
 
 def test_interrupted_send():
