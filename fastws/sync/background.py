@@ -64,10 +64,22 @@ class Background:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            while not self._over:
+                try:
+                    self.loop.run_forever()
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    # Raised by something of the user's, such as a handler of log entries. Other connections live here.
+                    self.loop.call_exception_handler(
+                        {"message": f"{type(exc).__name__} ends no thread that all connections share", "exception": exc}
+                    )
             # What was given to it before it was over, and tasks that were cancelled.
             self.loop.run_until_complete(asyncio.sleep(0))
         finally:
+            with self._lock:
+                # Whatever has ended it: the next connection gets another.
+                self._over = True
+                if Background._current is self:
+                    Background._current = None
             asyncio.set_event_loop(None)
             self.loop.close()
 

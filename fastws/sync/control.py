@@ -249,5 +249,10 @@ class Control(AsyncioConnection):
 
     def _emit(self, event: Event) -> None:
         owner = self._owner()
-        if owner is not None:
+        if owner is None:
+            return
+        try:
             self._bus.emit(owner, event)
+        except (KeyboardInterrupt, SystemExit):
+            # In a thread, that is all it means.
+            self.logger.error("on_event ends nothing but itself for %s", type(event).__name__, exc_info=True)

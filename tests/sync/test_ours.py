@@ -668,6 +668,52 @@ def test_calls_from_events():
     assert results[1] == "CLOSING"
 
 
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_an_event_that_ends_something(ending, caplog):
+    """It has a thread that all connections share: they live, and others can be made."""
+
+    def on_event(ws: Any, event: Any) -> None:
+        seen.append(event)
+        raise ending(1)
+
+    seen: list[Any] = []
+    with served(echo) as uri:
+        with fastws.sync.connect(uri, on_event=on_event, stale_after=0.02, **QUIET) as ws:
+            until(lambda: seen)
+            with fastws.sync.connect(uri, **QUIET) as other:
+                other.send("x")
+                assert other.recv(timeout=10) == "x"
+                assert other.ping().wait(10)
+            ws.send("y")
+            assert ws.recv(timeout=10) == "y"
+            assert ws.ping().wait(10)
+        assert ws.close_code == 1000
+    assert "on_event ends nothing but itself for Stale" in caplog.text
+
+
+def test_a_log_handler_that_ends_something():
+    """What else of the user's runs there may raise it, too: a log entry's handler."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "PONG" in record.getMessage() and not raised:
+                raised.append(threading.current_thread().name)
+                raise SystemExit
+
+    raised: list[str] = []
+    logger = logging.Logger("of the test", logging.DEBUG)
+    logger.addHandler(Handler())
+    with served(echo) as uri:
+        with fastws.sync.connect(uri, logger=logger, **QUIET) as ws:
+            ws.ping()
+            until(lambda: raised)
+            assert raised == ["fastws-sync"]
+            ws.send("y")
+            assert ws.recv(timeout=10) == "y"
+            assert ws.ping().wait(10)
+        assert ws.close_code == 1000
+
+
 def test_peer_resets():
     """The error is the cause."""
     closed = threading.Event()
