@@ -120,7 +120,12 @@ class Connection(Blocking):
             super().data_received(data[:size])
             rest = data[size:]
             if self.protocol.state is OPEN:
-                self._take_over(rest)
+                try:
+                    self._take_over(rest)
+                except Exception as exc:
+                    # connect() raises it.
+                    self.protocol.handshake_exc = exc
+                    raise
             elif self.protocol.side is SERVER and self.protocol.handshake_exc is None:
                 # OPEN only after the response: see opened().
                 self._held = bytearray()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from connection.net import against_peer, on_asyncio, over_loops, pair, until
+from connection.net import against_peer, on_asyncio, over_loops, pair, port_of, until
 from core.streams import TEXT, frame
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
@@ -373,6 +374,32 @@ async def test_stopped_while_in_use():
                 await task
             assert caught.value.__cause__.errno == errno.ECANCELED
         assert not pump.running
+
+
+@over_loops
+async def test_there_is_no_thread_to_be_had():
+    """Connecting says why: an OSError, after which those who reconnect wait longer and longer."""
+    pump = Pump()
+    pump.stop()
+    async with fastws.serve(lambda ws: ws.wait_closed(), "127.0.0.1", 0) as server:
+        with pytest.raises(OSError, match="no receive thread") as caught:
+            await fastws.connect(f"ws://127.0.0.1:{port_of(server)}", receive=pump)
+        assert caught.value.errno == errno.ESHUTDOWN
+        waits: list[OSError] = []
+
+        def process(exc):
+            waits.append(exc)
+            return None if len(waits) < 2 else exc
+
+        connecting = fastws.connect(
+            f"ws://127.0.0.1:{port_of(server)}",
+            receive=pump,
+            process_exception=process,
+            reconnect_delays=lambda: itertools.repeat(0.001),
+        )
+        with pytest.raises(OSError, match="no receive thread"):
+            await anext(aiter(connecting))
+        assert len(waits) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
