@@ -84,6 +84,12 @@ class PumpSocket:
         """Whether reading shall rest."""
     def close(self) -> None:
         """Close it when all is sent; nothing is read any more. With TLS, when the peer has closed it as well."""
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it belongs to the parent of this process, which was forked."""
+    @property
+    def is_left(self) -> bool:
+        """Whether its pump will never report its end: it was stopped at the end of the process, or is the parent's."""
     def abort(self) -> None:
         """Close it now. In a forked child: its own descriptor only."""
     def abandon(self) -> None:
@@ -169,9 +175,13 @@ class Pump:
         The socket of an ``encryption`` is closed when the pump is done with it.
 
         Raises:
-            OSError: If the descriptor can't be copied, or no thread be started.
+            OSError: If the descriptor can't be copied, or no thread be started; ESHUTDOWN after `stop`, and while the
+                interpreter ends.
         """
     def purge(self) -> None:
         """Let go of sockets that are closed."""
     def stop(self) -> None:
-        """End the thread, whatever is open; for the end of the process."""
+        """End the thread for good: its connections are closed at once, without a closing handshake.
+
+        Whoever waits for one of them gets `ConnectionClosedError`. Cost: waits for the thread, without the GIL.
+        """

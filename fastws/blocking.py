@@ -12,17 +12,34 @@ from websockets.exceptions import ConcurrencyError, ConnectionClosedOK
 from .core import Batch, PumpedDecoder
 from .receiving import Receiving
 
-__all__ = ["BatchIterator", "Blocking"]
+__all__ = ["BatchIterator", "Blocking", "deadline_after"]
 
 _LOOK_S = 1.0
 """Between two looks of a thread that waits: whether there still is an event loop to tell how the connection ends."""
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """The time of ``time.monotonic()`` until which to wait; None is no limit.
+
+    Args:
+        timeout: Seconds; less than 0 is 0.
+
+    Raises:
+        TypeError: If it isn't a number.
+        ValueError: If it is NaN.
+    """
+    if timeout is None:
+        return None
+    if timeout != timeout:
+        raise ValueError(f"timeout is {timeout}, must be a number of seconds")
+    return time.monotonic() + max(0.0, timeout)
 
 
 class BatchIterator(Iterator[Batch]):
     """What ``iter_batches()`` of connections gives; it can be continued after a `TimeoutError`.
 
     Raises:
-        ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
+        ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative or NaN.
     """
 
     def __init__(
@@ -33,7 +50,7 @@ class BatchIterator(Iterator[Batch]):
     ) -> None:
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
-        if timeout is not None and timeout < 0.0:
+        if timeout is not None and not timeout >= 0.0:
             raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._receive = receive
         self._max_messages = max_messages
@@ -74,7 +91,7 @@ class Blocking(Receiving):
         Raises:
             RuntimeError: If the event loop receives: use `batches` then. While iterating, if the event loop of the
                 connection was closed before the connection, and all messages that are there were received.
-            ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
+            ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative or NaN.
         """
         batches = BatchIterator(self._next_batch, max_messages, timeout)
         if not isinstance(self._decoder, PumpedDecoder):
@@ -85,11 +102,11 @@ class Blocking(Receiving):
         decoder, turn = self._decoder, self._turn
         assert isinstance(decoder, PumpedDecoder)
         assert turn is not None
-        if turn.busy:
+        deadline = deadline_after(timeout)
+        if not turn.claim():
             raise ConcurrencyError("cannot call iter_batches while another thread or coroutine is already receiving")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        turn.busy = True
         try:
+            turn.busy = True
             while True:
                 left = _LOOK_S if deadline is None else min(_LOOK_S, max(0.0, deadline - time.monotonic()))
                 if not decoder.wait(left):

@@ -121,7 +121,12 @@ class Connection(Blocking):
             super().data_received(data[:size])
             rest = data[size:]
             if self.protocol.state is OPEN:
-                self._take_over(rest)
+                try:
+                    self._take_over(rest)
+                except Exception as exc:
+                    # connect() raises it.
+                    self.protocol.handshake_exc = exc
+                    raise
             elif self.protocol.side is SERVER and self.protocol.handshake_exc is None:
                 # OPEN only after the response: see opened().
                 self._held = bytearray()
@@ -474,6 +479,12 @@ class Connection(Blocking):
             vars(self.protocol).pop(name, None)
         if self._turn is not None:
             self._turn.wake()
+
+    def _disinherit(self) -> None:
+        """In a forked child: what the pump of the parent works on can't be looked at."""
+        turn, self._turn, self._decoder = self._turn, None, None
+        if turn is not None:
+            turn.wake()
 
     def _unblock_closing(self) -> None:
         """Reading was paused when the closing handshake began: what is unread is discarded, so that it can end."""

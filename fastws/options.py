@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -65,6 +66,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.max_queue_bytes is not None and self.max_queue_bytes < 0:
             raise ValueError(f"max_queue_bytes is {self.max_queue_bytes}, must be positive or zero")
+        self._check_most("max_queue_bytes", sys.maxsize)
         self._check("overflow", _POLICIES, "a policy, such as DropOldest()")
         self._check("inspect", (Inspect, type(None)), "an Inspect or None")
         self._check("exchange_time", (ExchangeTime, type(None)), "an ExchangeTime or None")
@@ -77,6 +79,7 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"{name} is {value}, must be positive")
+        self._check_most("max_queue_age", _AGE_MAX)
         if not all(isinstance(threshold, Threshold) for threshold in self.all_thresholds(None)):
             raise TypeError(f"thresholds is {self.thresholds!r}, must be a Threshold or a sequence of them")
         if not isinstance(self.receiver, Pump) and self.receiver not in ("loop", "thread"):
@@ -95,6 +98,11 @@ class Options:
         value = getattr(self, name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}, must be {wanted}")
+
+    def _check_most(self, name: str, most: int) -> None:
+        value = getattr(self, name)
+        if value is not None and not value <= most:
+            raise ValueError(f"{name} is {value}, must be at most {most}; None is no limit")
 
     @property
     def receiver(self) -> str | Pump:
@@ -144,6 +152,8 @@ class Options:
 
 
 _POLICIES = get_args(Policy)
+_AGE_MAX = 10**9
+"""Seconds; nanoseconds are counted in 64 bits."""
 _SECONDS = (int, float, type(None))
 _NAMES = tuple(option.name for option in dataclasses.fields(Options))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import ssl
 import time
@@ -147,6 +148,9 @@ class PumpTransport(asyncio.Transport):
         OSError: If there is no descriptor or thread to be had.
     """
 
+    # Until there is a socket, there is nothing to be closed.
+    _is_gone = True
+
     def __init__(self, connection: Connection, original: asyncio.Transport, decoder: PumpedDecoder, pump: Pump) -> None:
         super().__init__()
         self._loop = connection.loop
@@ -223,6 +227,20 @@ class PumpTransport(asyncio.Transport):
             return failure
         return OSError(sock.error, os.strerror(sock.error)) if sock.error else None
 
+    def _leave(self) -> None:
+        """The socket is out of reach, and nobody will report its end: only the connection has to know."""
+        self._is_gone = self._closing = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._socket.is_inherited:
+            # The loop is the parent's, too, and so is what it watches.
+            self._error = RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
+            self._protocol._disinherit()
+        else:
+            self._error = OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+        if not self._loop.is_closed():
+            self._loop.call_soon(self._tell)
+
     def _original_lost(self, exc: Exception | None) -> None:
         self._is_lost = self._closing = True
         self._error = self._error or exc
@@ -230,7 +248,7 @@ class PumpTransport(asyncio.Transport):
             self._tell()
         else:
             # Not by us: the server or the loop has closed it.
-            self._socket.abort()
+            self.abort()
 
     def _tell(self) -> None:
         if not self._told:
@@ -358,6 +376,9 @@ class PumpTransport(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
+            if not self._is_gone and self._socket.is_inherited:
+                self._leave()
+                return
             if self._tls is not None and not self._is_gone and not self._loop.is_closed():
                 self._deadline = self._loop.call_later(self._tls.shutdown_timeout_s, self.abort)
             if not self._ahead:
@@ -365,7 +386,11 @@ class PumpTransport(asyncio.Transport):
 
     def abort(self) -> None:
         self._closing = True
-        if not self._is_gone:
+        if self._is_gone:
+            return
+        if self._socket.is_left:
+            self._leave()
+        else:
             self._socket.abort()
 
     # What it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections import deque
@@ -97,14 +98,15 @@ class BlockingEventIterator(_Events):
             limit.
 
     Raises:
-        ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
+        ValueError: If ``max_events`` is less than 1, or ``timeout`` negative or NaN.
     """
 
     def __init__(self, max_events: int, ended: bool, timeout: float | None = None) -> None:
         super().__init__(max_events, ended)
-        if timeout is not None and timeout < 0.0:
+        if timeout is not None and not timeout >= 0.0:
             raise ValueError(f"timeout is {timeout}, must be positive or zero")
         self._timeout = timeout
+        self._process = os.getpid()
         # Reentrant: the garbage collector may end a connection in the middle of anything.
         self._changed = threading.Condition(threading.RLock())
 
@@ -125,8 +127,11 @@ class BlockingEventIterator(_Events):
         return self
 
     def __next__(self) -> Event:
+        if self._process != os.getpid():
+            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
         with self._changed:
-            if not self._changed.wait_for(lambda: self._events or self._ended, self._timeout):
+            timeout = None if self._timeout is None else min(self._timeout, threading.TIMEOUT_MAX)
+            if not self._changed.wait_for(lambda: self._events or self._ended, timeout):
                 raise TimeoutError(f"no event in {self._timeout:g} s")
             if not self._events:
                 raise StopIteration

@@ -64,10 +64,22 @@ class Background:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            while not self._over:
+                try:
+                    self.loop.run_forever()
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    # Raised by something of the user's, such as a handler of log entries. Other connections live here.
+                    self.loop.call_exception_handler(
+                        {"message": f"{type(exc).__name__} ends no thread that all connections share", "exception": exc}
+                    )
             # What was given to it before it was over, and tasks that were cancelled.
             self.loop.run_until_complete(asyncio.sleep(0))
         finally:
+            with self._lock:
+                # Whatever has ended it: the next connection gets another.
+                self._over = True
+                if Background._current is self:
+                    Background._current = None
             asyncio.set_event_loop(None)
             self.loop.close()
 
@@ -75,6 +87,15 @@ class Background:
     def is_ours(self) -> bool:
         """Whether this process made it: a forked child has only a copy, without the thread."""
         return self._process == os.getpid()
+
+    def check_process(self) -> None:
+        """Make sure that `is_ours`.
+
+        Raises:
+            RuntimeError: If it isn't.
+        """
+        if not self.is_ours:
+            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
 
     @property
     def is_here(self) -> bool:
@@ -108,17 +129,17 @@ class Background:
         if self.is_here:
             return function()
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def run() -> None:
-            try:
-                result = function()
-            except BaseException as exc:
-                done.set_exception(exc)
-            else:
-                done.set_result(result)
-
-        if not self.post(run):
+        if not self.post(_settle, done, function):
             raise RuntimeError("the connection's event loop is over")
+        return done.result()
+
+    @staticmethod
+    def uninterrupted(function: Callable[[], T]) -> T:
+        """Call a function that no signal interrupts half-way: at most the wait for it, while it goes on to its end."""
+        if threading.current_thread() is not threading.main_thread():
+            return function()
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        threading.Thread(target=_settle, args=(done, function), name="fastws-sync-begin", daemon=True).start()
         return done.result()
 
     @classmethod
@@ -126,6 +147,15 @@ class Background:
         """In a forked child: the thread isn't here, and the lock may be held for ever."""
         cls._lock = threading.RLock()
         cls._current = None
+
+
+def _settle(done: concurrent.futures.Future[T], function: Callable[[], T]) -> None:
+    try:
+        result = function()
+    except BaseException as exc:
+        done.set_exception(exc)
+    else:
+        done.set_result(result)
 
 
 if hasattr(os, "register_at_fork"):

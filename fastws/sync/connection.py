@@ -114,8 +114,8 @@ class ClientConnection(Receiving):
                 if is_open := outbox.is_open:
                     if outbox.fragmenting:
                         raise ConcurrencyError("cannot call send while another thread is already running send")
-                    outbox.fragmenting = begun = True
                     outbox.put(opcode, chunk, False)
+                    outbox.fragmenting = begun = True
             self._sent(outbox, is_open)
             for chunk in chunks:
                 if not isinstance(chunk, kind):

@@ -123,6 +123,10 @@ class Control(AsyncioConnection):
         finally:
             self._background.leave()
 
+    def is_of(self, owner: Opening) -> bool:
+        """Whether ``owner`` is the one, not a copy of it; for any thread. To a finalizer nobody may be."""
+        return self._owner() in (None, owner)
+
     def give_up(self, exc: Exception | None = None) -> None:
         """Close the socket at once."""
         if not self._lost:
@@ -242,5 +246,10 @@ class Control(AsyncioConnection):
 
     def _emit(self, event: Event) -> None:
         owner = self._owner()
-        if owner is not None:
+        if owner is None:
+            return
+        try:
             self._bus.emit(owner, event)
+        except (KeyboardInterrupt, SystemExit):
+            # In a thread, that is all it means.
+            self.logger.error("on_event ends nothing but itself for %s", type(event).__name__, exc_info=True)

@@ -193,8 +193,7 @@ class Controlled(UpstreamClientConnection):
     def _call(self, function: Any) -> Any:
         """Call a function in the loop; None if it is over."""
         assert self._background is not None
-        if not self._background.is_ours:
-            raise RuntimeError("the connection belongs to the parent process: it doesn't survive a fork")
+        self._background.check_process()
         self._control_().close_timeout = self.close_timeout
         try:
             return self._background.call(function)
@@ -243,7 +242,7 @@ class Controlled(UpstreamClientConnection):
                 no limit.
 
         Raises:
-            ValueError: If ``max_events`` is less than 1, or ``timeout`` negative.
+            ValueError: If ``max_events`` is less than 1, or ``timeout`` negative or NaN.
             RuntimeError: In ``on_event=``, which is called by the thread that events come from.
         """
 

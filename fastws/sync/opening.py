@@ -108,7 +108,7 @@ class Opening(Controlled):
 
     def __del__(self) -> None:
         control, background = self._control, self._background
-        if control is not None and background is not None and not self._ended.is_set():
+        if control is not None and background is not None and not self._ended.is_set() and control.is_of(self):
             background.post(control.give_up)
 
     def handshake(
@@ -189,8 +189,7 @@ class Opening(Controlled):
         """The connection is open: replace the data plane."""
         encryption, reason = self._encryption()
         if reason is None:
-            background = Background.enter()
-            if background.call(lambda: self._make_control(background, encryption, rest)):
+            if Background.uninterrupted(lambda: self._enter(encryption, rest)):
                 return
             reason = "an extension needs that"
             if encryption is not None:
@@ -210,6 +209,10 @@ class Opening(Controlled):
         except NotImplementedError as exc:
             self.socket.setblocking(True)
             return None, str(exc)
+
+    def _enter(self, encryption: Encryption | None, rest: bytes) -> bool:
+        background = Background.enter()
+        return background.call(lambda: self._make_control(background, encryption, rest))
 
     def _make_control(self, background: Background, encryption: Encryption | None, rest: bytes) -> bool:
         """In the loop of ``background``, which is left unless a control plane keeps it."""

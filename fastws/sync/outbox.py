@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Protocol
@@ -36,6 +39,8 @@ class Outbox:
         nbytes: Bytes of all frames.
     """
 
+    _all: ClassVar[weakref.WeakSet[Outbox]] = weakref.WeakSet()
+
     def __init__(self, protocol: Protocol, logger: LoggerLike, encoder: FrameEncoder, socket: PumpSocket) -> None:
         self.lock = threading.Lock()
         self.socket = socket
@@ -49,6 +54,7 @@ class Outbox:
         self._encode = encoder.encode
         self._encode_batch = encoder.encode_batch
         self._write = socket.write
+        self._all.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -98,3 +104,15 @@ class Outbox:
                 self.socket.stop_answers()
             self._write(frame)
             self.nbytes += len(frame)
+
+    @classmethod
+    def _forget(cls) -> None:
+        """In a forked child: a thread that isn't here may have been sending. What is written, the socket refuses."""
+        for outbox in list(cls._all):
+            outbox.lock = threading.Lock()
+            outbox.fragmenting = False
+
+
+if hasattr(os, "register_at_fork"):
+    with contextlib.suppress(RuntimeError):
+        os.register_at_fork(after_in_child=Outbox._forget)

@@ -11,7 +11,7 @@ from websockets.frames import CloseCode
 from websockets.sync.messages import MAX_FRAGMENTS
 from websockets.typing import Data
 
-from ..blocking import BatchIterator
+from ..blocking import BatchIterator, deadline_after
 from ..core import Batch, BlockingIterator, PumpedDecoder
 from ..receiving import batch_of, fragment_decoder
 from .opening import Opening
@@ -45,8 +45,7 @@ class Receiving(Opening):
         try:
             message = self._turn.take(decode)
             if message is None:
-                self._claim("recv")
-                message = self._wait(decoder, lambda: decoder.pop(decode), timeout)
+                message = self._wait("recv", decoder, lambda: decoder.pop(decode), timeout)
             return message
         except UnicodeDecodeError as exc:
             self._undecodable(exc)
@@ -59,14 +58,18 @@ class Receiving(Opening):
     def _claim(self, name: str) -> None:
         """Be the one who receives, until ``busy`` of the turn is False again."""
         if not self._turn.claim():
+            if self._background is not None:
+                # Who receives may be a thread of the parent.
+                self._background.check_process()
             raise ConcurrencyError(f"cannot call {name} while another thread is already running recv or recv_streaming")
 
-    def _wait(self, decoder: PumpedDecoder, take: Any, timeout: float | None) -> Any:
-        """Wait until ``take`` gives something; then others may receive."""
-        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+    def _wait(self, name: str, decoder: PumpedDecoder, take: Any, timeout: float | None) -> Any:
+        """Be the one who receives until ``take`` gives something."""
+        deadline = deadline_after(timeout)
         turn = self._turn
-        turn.busy = True
+        self._claim(name)
         try:
+            turn.busy = True
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if decoder.queued_frames > MAX_FRAGMENTS and not decoder.queued_messages:
@@ -140,8 +143,7 @@ class Receiving(Opening):
         finally:
             turn.busy = False
         if not batch:
-            self._claim("recv_batch")
-            batch = self._wait(decoder, lambda: decoder.take(max_messages) or None, timeout)
+            batch = self._wait("recv_batch", decoder, lambda: decoder.take(max_messages) or None, timeout)
         turn.took(batch)
         return batch
 
@@ -154,7 +156,7 @@ class Receiving(Opening):
                 limit.
 
         Raises:
-            ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative.
+            ValueError: If ``max_messages`` is less than 1, or ``timeout`` negative or NaN.
         """
         return BatchIterator(self.recv_batch, max_messages, timeout)
 

@@ -74,8 +74,9 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
         void begin_beats(Line* line, int64_t every_ns) noexcept
         size_t lines() noexcept
         bint running() noexcept
-        void stop() noexcept
-        void allow() noexcept
+        void stop(bint closes) noexcept
+        bint stopped() noexcept
+        bint has_left(Line* line) noexcept
         void take_gone(vector[Line*]& lines) except +
 
     enum:

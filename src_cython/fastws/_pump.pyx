@@ -12,12 +12,13 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_NewRef
+from libc.errno cimport ESHUTDOWN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.vector cimport vector
 from posix.unistd cimport getpid
 
-from ._clock cimport monotonic_ns
+from ._clock cimport deadline_ns, monotonic_ns
 from ._line cimport (
     ORDER_ABORT,
     ORDER_BEAT,
@@ -34,7 +35,7 @@ from ._line cimport (
     SentLog,
     Written,
 )
-from ._pumped cimport PumpedDecoder
+from ._pumped cimport PumpedDecoder, is_exiting, note_exit
 from ._section cimport Section
 
 cdef extern from *:
@@ -319,20 +320,23 @@ cdef class PumpSocket:
         Returns:
             Whether that is so; False after the timeout.
         """
-        cdef int64_t deadline_ns = 0, until_ns
+        cdef int64_t end_ns = 0, until_ns
         cdef bint drained
         self.check()
         if timeout_s is not None:
-            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+            end_ns = deadline_ns(timeout_s)
         while True:
             until_ns = monotonic_ns() + SLEEP_MAX_NS
-            if timeout_s is not None and deadline_ns < until_ns:
-                until_ns = deadline_ns
+            if timeout_s is not None and end_ns < until_ns:
+                until_ns = end_ns
             with nogil:
                 drained = fastws_wait_drained(self.line, until_ns)
             if drained:
                 return True
-            if timeout_s is not None and monotonic_ns() >= deadline_ns:
+            if is_exiting() and self.pump.native.stopped():
+                fastws_set_error(self.line, ESHUTDOWN)
+                return True
+            if timeout_s is not None and monotonic_ns() >= end_ns:
                 return False
             PyErr_CheckSignals()
 
@@ -387,6 +391,16 @@ cdef class PumpSocket:
         if fastws_is_encrypted(self.line):
             self.line.outlet.end()
         self.order(ORDER_CLOSE)
+
+    @property
+    def is_inherited(self):
+        """Whether it belongs to the parent of this process, which was forked."""
+        return self.process != Process_id()
+
+    @property
+    def is_left(self):
+        """Whether its pump will never report its end: it was stopped at the end of the process, or is the parent's."""
+        return self.process != Process_id() or self.pump.native.has_left(self.line)
 
     def abort(self):
         """Close it now. In a forked child: its own descriptor only."""
@@ -544,6 +558,8 @@ cdef class Pump:
     def __init__(self, *, name="fastws-pump", cpu=None):
         if self.native != NULL:
             raise RuntimeError("the pump is in use")
+        if name is None:
+            raise TypeError("name is None, must be a str")
         if cpu is not None:
             if not hasattr(os, "sched_getaffinity"):
                 raise NotImplementedError(f"cpu is {cpu}, but threads can't be pinned on {sys.platform}")
@@ -588,8 +604,8 @@ cdef class Pump:
         The socket of an ``encryption`` is closed when the pump is done with it.
 
         Raises:
-            OSError: If the descriptor can't be copied, or no thread be started.
-            RuntimeError: If the interpreter is shutting down.
+            OSError: If the descriptor can't be copied, or no thread be started; ESHUTDOWN after `stop`, and while the
+                interpreter ends.
         """
         cdef PumpSocket made = PumpSocket.__new__(PumpSocket)
         cdef shared_ptr[Reports] reports
@@ -659,10 +675,17 @@ cdef class Pump:
                 gone.encryption.close()
 
     def stop(self):
-        """End the thread, whatever is open; for the end of the process."""
+        """End the thread for good: its connections are closed at once, without a closing handshake.
+
+        Whoever waits for one of them gets `ConnectionClosedError`. Cost: waits for the thread, without the GIL.
+        """
+        self.halt(True)
+
+    cdef int halt(self, bint closes) except -1:
         if self.process == getpid():
             with nogil:
-                self.native.stop()
+                self.native.stop(closes)
+        return 0
 
 
 _pumps = weakref.WeakSet()
@@ -681,7 +704,8 @@ def _stop_all():
     global at_exit
     at_exit = True
     for pump in all_pumps():
-        pump.stop()
+        (<Pump?> pump).halt(False)
+    note_exit()
 
 
 # Before the interpreter is taken down, after threads that may still receive.

@@ -3,6 +3,10 @@ from libc.stdint cimport uint64_t
 from ._fed cimport FedDecoder
 
 
+cdef void note_exit() noexcept
+cdef bint is_exiting() noexcept
+
+
 cdef class PumpedDecoder(FedDecoder):
     cdef unsigned long loop_thread
     cdef object ahead

@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 
 from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
 from ._batch cimport Batch, batch_new, make_object
-from ._clock cimport monotonic_ns
+from ._clock cimport deadline_ns, monotonic_ns
 from ._fed cimport ANSWERED, RUN_MAX, FedDecoder
 from ._inbox cimport (
     FLAG_TEXT,
@@ -41,6 +41,20 @@ cdef enum:
     RUN_BYTES_MAX = 64 * 1024   # payload that a consumer holds outside of the queue, unless it takes its ring
     AHEAD_MAX = 8               # times that something is told ahead of one message, while more and more comes
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
+
+
+cdef unsigned long exiting_thread = 0
+
+
+cdef void note_exit() noexcept:
+    """Pumps have stopped, as the interpreter ends, and this thread ends it."""
+    global exiting_thread
+    exiting_thread = PyThread_get_thread_ident()
+
+
+cdef bint is_exiting() noexcept:
+    """Whether this thread ends the interpreter: it must not wait for what no pump does any more. Daemons may."""
+    return exiting_thread and exiting_thread == PyThread_get_thread_ident()
 
 
 @cython.final
@@ -378,10 +392,10 @@ cdef class PumpedDecoder(FedDecoder):
 
     cdef bint wait_for(self, object timeout_s, bint whole) except -1:
         cdef Guard guard
-        cdef int64_t deadline_ns = 0, now_ns
+        cdef int64_t until_ns = 0, now_ns
         cdef uint64_t there
         if timeout_s is not None:
-            deadline_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+            until_ns = deadline_ns(timeout_s)
         while True:
             guard.enter(self.latch, False)
             self.want = whole
@@ -390,15 +404,17 @@ cdef class PumpedDecoder(FedDecoder):
                 # Perhaps only as somebody waits: for the end of a message that is larger than the queue.
                 self.go_on()
                 there = self.inbox.messages if whole else inbox_frames(&self.inbox)
+            if is_exiting() and self.pump != NULL and self.pump.stopped():
+                self.over = True
             if self.run_here.at != self.run_here.end or there or self.over:
                 self.want = False
                 return True
             now_ns = monotonic_ns()
-            if timeout_s is not None and now_ns >= deadline_ns:
+            if timeout_s is not None and now_ns >= until_ns:
                 self.want = False
                 return False
             now_ns += SLEEP_MAX_NS
-            guard.sleep_until(now_ns if timeout_s is None else min(now_ns, deadline_ns))
+            guard.sleep_until(now_ns if timeout_s is None else min(now_ns, until_ns))
             guard.leave()
             PyErr_CheckSignals()
 

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -16,6 +17,12 @@ static inline int64_t monotonic_ns() {
 static inline std::chrono::steady_clock::time_point monotonic_time(int64_t ns) {
     return std::chrono::steady_clock::time_point(
         std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::nanoseconds(ns)));
+}
+
+/* So many seconds from now on; what is more than thirty years can't be counted any more, and nobody waits for it. */
+static inline int64_t deadline_ns(double seconds) {
+    constexpr double LONGEST = 1e9;
+    return monotonic_ns() + (int64_t)((seconds > 0.0 ? std::min(seconds, LONGEST) : 0.0) * 1e9);
 }
 
 static inline int64_t wall_ns() {

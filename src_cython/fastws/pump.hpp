@@ -22,7 +22,9 @@
 #include <cstdint>
 #include <cstring>
 #include <pthread.h>
+#include <new>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #ifdef __linux__
@@ -56,21 +58,27 @@ class Pump {
         : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned) {}
     Pump(const Pump &) = delete;
     Pump &operator=(const Pump &) = delete;
-    ~Pump() { stop(); }
+    ~Pump() { stop(false); }
 
     /* 0, or errno: then the line isn't the pump's. */
     int adopt(Line *line) {
         std::unique_lock<std::mutex> lock(mutex_);
+        if (stopping_) return ESHUTDOWN;
         while (!running_) {
-            if (stopping_) return ESHUTDOWN;
             if (started_) {
                 join(lock);
+                if (stopping_) return ESHUTDOWN;
                 continue;
             }
             int error = start();
             if (error) return error;
         }
-        lines_++;
+        try {
+            lines_.insert(line);
+        } catch (const std::bad_alloc &) {
+            if (lines_.empty()) bell_.ring();
+            return ENOMEM;
+        }
         give(line, ORDER_LOOK);
         return 0;
     }
@@ -103,7 +111,7 @@ class Pump {
 
     size_t lines() {
         std::lock_guard<std::mutex> lock(mutex_);
-        return lines_;
+        return lines_.size();
     }
 
     bool running() {
@@ -111,17 +119,25 @@ class Pump {
         return running_;
     }
 
-    /* End the thread and wait for it; sockets stay open. Call it without the GIL. */
-    void stop() {
+    /* End the thread and wait for it, for good. Call it without the GIL.
+       closes: lines are closed, and reported so, with ECANCELED; else they stay open, and nobody is told anything. */
+    void stop(bool closes) {
         std::unique_lock<std::mutex> lock(mutex_);
         stopping_ = true;
+        closing_ = closes;
         if (running_) bell_.ring();
         join(lock);
     }
 
-    void allow() {
+    bool stopped() {
         std::lock_guard<std::mutex> lock(mutex_);
-        stopping_ = false;
+        return stopping_;
+    }
+
+    /* Whether it was stopped without closing the line: nothing will ever be done with it, nor reported. */
+    bool has_left(Line *line) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return stopping_ && !running_ && !line->gone;
     }
 
   private:
@@ -200,16 +216,35 @@ class Pump {
                     orders.push_back(line->orders);
                     line->orders = 0;
                 }
-                if (stopping_ || (lines_ == 0 && ordered.empty())) {
-                    running_ = false;
-                    poller_.close();
-                    bell_.close();
+                if (stopping_ && closing_) break;
+                if (stopping_ || (lines_.empty() && ordered.empty())) {
+                    end();
                     return;
                 }
             }
             for (size_t i = 0; i < ordered.size(); i++) obey(ordered[i], orders[i]);
             ordered.clear();
         }
+        /* No more lines come. */
+        for (;;) {
+            Line *line;
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+                if (lines_.empty()) {
+                    end();
+                    return;
+                }
+                line = *lines_.begin();
+            }
+            line->error.store(ECANCELED, std::memory_order_relaxed);
+            close(line);
+        }
+    }
+
+    void end() {
+        running_ = false;
+        poller_.close();
+        bell_.close();
     }
 
     void settle_in() {
@@ -379,7 +414,8 @@ class Pump {
                 break;
             }
         }
-        if (--lines_ == 0) bell_.ring();        /* the thread's work is done */
+        lines_.erase(line);
+        if (lines_.empty()) bell_.ring();       /* the thread's work is done */
         /* Before it is in gone_: whoever takes it from there may free it. */
         report(line, REPORT_GONE);
         gone_.push_back(line);
@@ -399,8 +435,8 @@ class Pump {
     Bell bell_;
     std::mutex mutex_;
     std::vector<Line *> ordered_, gone_;
-    size_t lines_ = 0;
-    bool running_ = false, started_ = false, stopping_ = false;
+    std::unordered_set<Line *> lines_;
+    bool running_ = false, started_ = false, stopping_ = false, closing_ = false;
     pthread_t thread_{};
 };
 

@@ -168,5 +168,7 @@ async def test_arguments():
             client.iter_batches(max_messages=0)
         with pytest.raises(ValueError, match="timeout is -1, must be positive or zero"):
             client.iter_batches(timeout=-1)
+        with pytest.raises(ValueError, match="timeout is nan, must be positive or zero"):
+            client.iter_batches(timeout=float("nan"))
         with pytest.raises(RuntimeError, match='needs a connection with receive="thread"'):
             looped.iter_batches()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
+import itertools
 import os
 import socket
 import subprocess
@@ -16,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from connection.net import against_peer, on_asyncio, over_loops, pair, until
+from connection.net import against_peer, on_asyncio, over_loops, pair, port_of, until
 from core.streams import TEXT, frame
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
@@ -103,6 +105,11 @@ async def test_made_once():
 def test_wrong_cpu():
     with pytest.raises(ValueError, match=r"cpu is 100000, must be one of \["):
         Pump(cpu=100000)
+
+
+def test_wrong_name():
+    with pytest.raises(TypeError, match="name is None, must be a str"):
+        Pump(name=None)
 
 
 def test_not_in_plain_python():
@@ -274,6 +281,125 @@ def test_fork():
         "child thread",
         "parent",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("waits", [False, True], ids=["idle", "receiving"])
+def test_fork_in_a_loop(waits):
+    """A child that goes on with its parent's loop is told, and what it awaits ends."""
+    done = run(
+        textwrap.dedent(OPEN)
+        + textwrap.dedent(
+            f"""
+            import faulthandler, logging, warnings
+            logging.disable()
+            warnings.simplefilter("ignore")
+
+            async def main():
+                ws, server = await opened()
+                receiving = asyncio.ensure_future(ws.recv())
+                await asyncio.sleep(0.01)
+                if not {waits}:
+                    receiving.cancel()
+                    await asyncio.sleep(0.01)
+                child = os.fork()
+                if child:
+                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+                    await ws.send("again")
+                    assert await (receiving if {waits} else ws.recv()) == "again"
+                    print("parent", flush=True)
+                    await ws.close()
+                    server.close()
+                    return
+                faulthandler.dump_traceback_later(10, exit=True)
+                try:
+                    await ws.send("x")
+                except Exception as exc:
+                    print(type(exc).__name__, exc.__cause__)
+                ws.transport.abort()
+                await ws.wait_closed()
+                try:
+                    print(await ws.recv())
+                except Exception as exc:
+                    print(type(exc).__name__, exc.__cause__)
+                sys.stdout.flush()
+                os._exit(7)
+
+            asyncio.run(main())
+            """
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    told = "ConnectionClosedError the connection belongs to the parent process: it doesn't survive a fork"
+    assert done.stdout.splitlines() == [told, told, "parent"]
+
+
+def test_closed_when_pumps_have_stopped():
+    """By what was registered for the end of the process before fastws was imported."""
+    done = run(
+        """
+        import asyncio, atexit
+
+        def late():
+            loop.run_until_complete(ws.close())
+            print(ws.state.name)
+
+        atexit.register(late)
+        """
+        + textwrap.indent(textwrap.dedent(OPEN), " " * 8)
+        + """
+        async def main():
+            ws, server = await opened()
+            ws.close_timeout = 0.1
+            return ws, server
+
+        loop = asyncio.new_event_loop()
+        ws, server = loop.run_until_complete(main())
+        """
+    )
+    assert done.stdout == "CLOSED\n", done.stderr
+
+
+@on_asyncio
+async def test_stopped_while_in_use():
+    """All that wait are told, and closing doesn't wait."""
+    pump = Pump()
+    async with pair(receive=pump) as (client, server):
+        receiving = asyncio.create_task(server.recv())
+        thread = asyncio.create_task(asyncio.to_thread(next, client.iter_batches()))
+        await until(lambda: client._turn.busy and server._turn.busy)
+        pump.stop()
+        for task in (receiving, thread):
+            with pytest.raises(fastws.ConnectionClosedError) as caught:
+                await task
+            assert caught.value.__cause__.errno == errno.ECANCELED
+        assert not pump.running
+
+
+@over_loops
+async def test_there_is_no_thread_to_be_had():
+    """Connecting says why: an OSError, after which those who reconnect wait longer and longer."""
+    pump = Pump()
+    pump.stop()
+    async with fastws.serve(lambda ws: ws.wait_closed(), "127.0.0.1", 0) as server:
+        with pytest.raises(OSError, match="no receive thread") as caught:
+            await fastws.connect(f"ws://127.0.0.1:{port_of(server)}", receive=pump)
+        assert caught.value.errno == errno.ESHUTDOWN
+        waits: list[OSError] = []
+
+        def process(exc):
+            waits.append(exc)
+            return None if len(waits) < 2 else exc
+
+        connecting = fastws.connect(
+            f"ws://127.0.0.1:{port_of(server)}",
+            receive=pump,
+            process_exception=process,
+            reconnect_delays=lambda: itertools.repeat(0.001),
+        )
+        with pytest.raises(OSError, match="no receive thread"):
+            await anext(aiter(connecting))
+        assert len(waits) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

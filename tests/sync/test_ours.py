@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import copy
+import errno
 import gc
 import logging
 import os
@@ -81,6 +84,25 @@ def test_batches_and_timeouts():
         assert error(ws.send_batch, ["a", 1]) == ("TypeError", "messages must be str or bytes-like, not int")
         assert error(ws.recv_batch, 0) == ("ValueError", "max_messages is 0, must be 1 or more")
         assert error(ws.iter_batches, timeout=-1) == ("ValueError", "timeout is -1, must be positive or zero")
+
+
+@pytest.mark.parametrize("receive", ["recv", "recv_batch"])
+def test_strange_timeouts(receive):
+    """What is no time is refused, and the connection goes on; the longest that there is isn't over at once."""
+    with served(echo) as uri, fastws.sync.connect(uri, **QUIET) as ws:
+        for timeout, exc in (("1", TypeError), (float("nan"), ValueError), (-1, TimeoutError), (0, TimeoutError)):
+            with pytest.raises(exc):
+                getattr(ws, receive)(timeout=timeout)
+        for timeout in (threading.TIMEOUT_MAX, 1e300, float("inf")):
+            timer = threading.Timer(0.05, ws.send, ["x"])
+            timer.start()
+            assert list(getattr(ws, receive)(timeout=timeout)) == ["x"]
+            timer.join()
+            events = ws.events(timeout=timeout)
+        for make in (ws.events, ws.iter_batches):
+            with pytest.raises(ValueError, match="timeout is nan, must be positive or zero"):
+                make(timeout=float("nan"))
+    assert isinstance(next(events), fastws.Closed)
 
 
 def test_one_receives_at_a_time():
@@ -413,6 +435,64 @@ def test_close_at_exit():
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed CLOSED\n", "")
 
 
+def test_used_at_exit():
+    """After everything was stopped, as it was registered before fastws was imported: nothing waits for ever."""
+    ended = threading.Event()
+    with raw_peer(lambda sock: ended.wait(60)) as deaf, contextlib.ExitStack() as stack:
+        stack.callback(ended.set)
+        done = run(f"""
+            import atexit
+            from fastws._pump import _stop_all
+            def late():
+                _stop_all()
+                for name, call in calls.items():
+                    try:
+                        call()
+                    except fastws.ConnectionClosedError:
+                        print(name)
+            sender = fastws.sync.connect({deaf!r}, legacy=True, compression=None, close_timeout=0.1, write_limit=0)
+            receivers = [fastws.sync.connect(uri, legacy=True, close_timeout=0.1) for _ in range(2)]
+            def send():
+                while True:
+                    sender.send(b"x" * 2**20)
+            calls = {{
+                "recv": receivers[0].recv,
+                "stream": lambda: list(receivers[1].recv_streaming()),
+                "send": send,
+            }}
+            atexit.register(late)
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "recv\nstream\nsend\n", "")
+
+
+def test_pump_is_stopped():
+    """Whoever waits is told; nothing else is received by it."""
+    pump = fastws.Pump()
+    with served(echo) as uri:
+        kept = [fastws.sync.connect(uri, receive=pump, **QUIET) for _ in range(3)]
+        seen: list[Any] = []
+
+        def receive(ws: Any) -> None:
+            try:
+                ws.recv()
+            except ConnectionClosedError as exc:
+                seen.append(exc.__cause__.errno)
+
+        waiting = [threading.Thread(target=receive, args=(ws,), daemon=True) for ws in kept[:2]]
+        for thread in waiting:
+            thread.start()
+        until(lambda: all(ws._turn.busy for ws in kept[:2]))
+        pump.stop()
+        for thread in waiting:
+            thread.join(10)
+        receive(kept[2])
+        assert seen == [errno.ECANCELED] * 3
+        assert (pump.connections, pump.running) == (0, False)
+        kept[2].close()
+        with pytest.raises(OSError, match="no receive thread"):
+            fastws.sync.connect(uri, receive=pump, **QUIET)
+
+
 def test_interrupt():
     """Ctrl-C ends waiting in the main thread, and the connection can be used afterwards."""
     program = """
@@ -430,6 +510,47 @@ def test_interrupt():
     """
     done = run(program)
     assert (done.stdout, done.stderr) == ("interrupted\n" * 4 + "x\n", "")
+
+
+def test_interrupted_in_the_beginning(monkeypatch):
+    """A signal may come at any time: then nobody has the connection, and nothing of it stays."""
+    enter = Background.enter
+
+    def interrupted(*args: Any) -> Any:
+        background = enter()
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        entered.append(background)
+        return background
+
+    class Interrupted(concurrent.futures.Future):
+        def result(self, timeout: Any = None) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().result(timeout)
+
+    entered: list[Any] = []
+    with served(echo) as uri:
+        with monkeypatch.context() as patched:
+            patched.setattr(Background, "enter", interrupted)
+            with fastws.sync.connect(uri, **QUIET) as ws:
+                ws.send("x")
+                assert ws.recv(timeout=10) == "x"
+            patched.setattr(concurrent.futures, "Future", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fastws.sync.connect(uri, **QUIET)
+        until(lambda: len(entered) == 2)
+        until(lambda: (gc.collect() and False) or not threads())
+
+
+def test_a_copy_that_goes():
+    """It takes nothing with it."""
+    with served(echo) as uri, fastws.sync.connect(uri, **QUIET) as ws:
+        copy.copy(ws)
+        gc.collect()
+        ws.send("x")
+        assert ws.recv(timeout=10) == "x"
+        assert ws.state is fastws.State.OPEN
 
 
 def test_interrupted_send():
@@ -482,6 +603,53 @@ def test_fork():
     assert (done.stdout, done.stderr) == ("0\nx\nz\n", "")
 
 
+def test_fork_while_threads_are_at_work():
+    """What they hold in the moment of the fork is nobody's in the child: it is told at once, and never waits."""
+    done = run("""
+        import os, threading, time, warnings
+        warnings.simplefilter("ignore")
+        ws = fastws.sync.connect(uri, legacy=True)
+        events = ws.events()
+        threading.Thread(target=lambda: list(ws), daemon=True).start()
+        while not ws._turn.busy:
+            time.sleep(0.001)
+        ws._outbox.fragmenting = True
+        with ws._outbox.lock:
+            pid = os.fork()
+        ws._outbox.fragmenting = False
+        if pid == 0:
+            calls = {
+                "send": lambda: ws.send("y"),
+                "fragments": lambda: ws.send(["y", "z"]),
+                "send_batch": lambda: ws.send_batch(["y"]),
+                "recv": ws.recv,
+                "recv_batch": ws.recv_batch,
+                "iter": lambda: next(iter(ws)),
+                "recv_streaming": lambda: next(ws.recv_streaming()),
+                "events": lambda: next(events),
+            }
+            for name, call in calls.items():
+                try:
+                    call()
+                except RuntimeError as exc:
+                    if "parent process" in str(exc):
+                        continue
+                    print(name, exc)
+                except Exception as exc:
+                    print(name, repr(exc))
+                os._exit(1)
+            os._exit(0)
+        deadline = time.monotonic() + 10
+        while not (left := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not left[0]:
+            os.kill(pid, 9)
+        print(left[0] == pid, left[1])
+        ws.close()
+    """)
+    assert (done.stdout, done.stderr) == ("True 0\n", "")
+
+
 def test_calls_from_events():
     """In the background thread nothing can wait, and nothing hangs."""
     results: list[Any] = []
@@ -498,6 +666,52 @@ def test_calls_from_events():
         assert ws.wait_closed(10)
     assert results[0] is False
     assert results[1] == "CLOSING"
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_an_event_that_ends_something(ending, caplog):
+    """It has a thread that all connections share: they live, and others can be made."""
+
+    def on_event(ws: Any, event: Any) -> None:
+        seen.append(event)
+        raise ending(1)
+
+    seen: list[Any] = []
+    with served(echo) as uri:
+        with fastws.sync.connect(uri, on_event=on_event, stale_after=0.02, **QUIET) as ws:
+            until(lambda: seen)
+            with fastws.sync.connect(uri, **QUIET) as other:
+                other.send("x")
+                assert other.recv(timeout=10) == "x"
+                assert other.ping().wait(10)
+            ws.send("y")
+            assert ws.recv(timeout=10) == "y"
+            assert ws.ping().wait(10)
+        assert ws.close_code == 1000
+    assert "on_event ends nothing but itself for Stale" in caplog.text
+
+
+def test_a_log_handler_that_ends_something():
+    """What else of the user's runs there may raise it, too: a log entry's handler."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "PONG" in record.getMessage() and not raised:
+                raised.append(threading.current_thread().name)
+                raise SystemExit
+
+    raised: list[str] = []
+    logger = logging.Logger("of the test", logging.DEBUG)
+    logger.addHandler(Handler())
+    with served(echo) as uri:
+        with fastws.sync.connect(uri, logger=logger, **QUIET) as ws:
+            ws.ping()
+            until(lambda: raised)
+            assert raised == ["fastws-sync"]
+            ws.send("y")
+            assert ws.recv(timeout=10) == "y"
+            assert ws.ping().wait(10)
+        assert ws.close_code == 1000
 
 
 def test_peer_resets():
