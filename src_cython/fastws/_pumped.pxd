@@ -22,6 +22,10 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         int fd() noexcept
         void forget(Line* line) noexcept
 
+    cdef struct Entry "fastws::Reports::Entry":
+        void* reference
+        uint32_t report
+
     cdef struct Written "fastws::Outlet::Written":
         size_t waiting
         bint first, full
@@ -80,7 +84,8 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
         bint running() noexcept
         void stop() noexcept
         void allow() noexcept
-        void take_gone(vector[Line*]& lines) except +
+        Line* take_gone() noexcept
+        void return_gone(Line* line) noexcept
 
     enum:
         STEP_ON
