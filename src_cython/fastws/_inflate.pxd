@@ -223,6 +223,13 @@ cdef inline bint deflater_begin(Deflater* self) noexcept nogil:
     return True
 
 
+cdef inline void deflater_forget(Deflater* self) noexcept nogil:
+    """What was compressed last isn't sent: what follows must not refer to it, as the peer's window doesn't have it."""
+    if self.ready and deflateReset(&self.stream) != Z_OK:
+        deflater_close(self)
+    self.fresh = True
+
+
 cdef inline size_t deflater_bound(Deflater* self, size_t length) noexcept nogil:
     """Most bytes that ``length`` bytes may become, the mark of a flush included."""
     return deflateBound(&self.stream, length) + 16
