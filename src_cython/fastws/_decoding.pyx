@@ -262,7 +262,7 @@ cdef class Decoding(DecoderState):
             if header.rsv1:
                 result = inflater_begin(&self.inflater)
                 if result < 0:
-                    self.fail(-result, 0, 0)
+                    self.fail(-result, length if -result == OUT_OF_MEMORY else 0, 0)
                     return -1
         if header.fin:
             flags |= FLAG_FIN
@@ -272,7 +272,11 @@ cdef class Decoding(DecoderState):
                 limit = self.max_fragment
             result = inflater_run(&self.inflater, payload, length, header.fin, limit, &payload, &length)
             if result < 0:
-                self.fail(-result, 0, limit if -result == INFLATED_TOO_BIG else 0)
+                self.fail(
+                    -result,
+                    header.length if -result == OUT_OF_MEMORY else 0,
+                    limit if -result == INFLATED_TOO_BIG else 0,
+                )
                 return -1
             segment = self.inflater.segment
         if self.text:
