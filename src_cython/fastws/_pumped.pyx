@@ -61,6 +61,10 @@ cdef extern from *:
     static inline void fastws_set_error(fastws::Line *line, int error) {
         line->error.store(error, std::memory_order_relaxed);
     }
+    /* What the pump couldn't send ends the line; unless the peer has left: behind what it has sent, reading tells that. */
+    static inline void fastws_unsent(fastws::Line *line, const fastws::Outlet::Written &written) {
+        if (written.error && written.error != EPIPE && written.error != ECONNRESET) fastws_set_error(line, written.error);
+    }
     static inline void fastws_report(fastws::Line *line, uint32_t report) {
         if (line->reports) line->reports->add(line, report);
     }
@@ -68,6 +72,7 @@ cdef extern from *:
     ssize_t fastws_receive(Line* line, void* data, size_t size) noexcept nogil
     void fastws_set_error(Line* line, int error) noexcept nogil
     void fastws_report(Line* line, uint32_t report) noexcept nogil
+    void fastws_unsent(Line* line, const Written& written) noexcept nogil
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
@@ -296,6 +301,7 @@ cdef class PumpedDecoder(FrameDecoder):
         cdef int64_t delay_ns
         if self.pongs.size:
             written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, self.pongs.last, &sent)
+            fastws_unsent(line, written)
             delay_ns = monotonic_ns() - self.received_ns
             first = written.first
             if sent and not written.error:
@@ -310,6 +316,7 @@ cdef class PumpedDecoder(FrameDecoder):
                 <const char*> self.replies.data, self.replies.size, self.replies.count, self.crowded_out,
                 self.replies_log,
             )
+            fastws_unsent(line, written)
             first |= written.first
             if written.withheld:
                 report = self.tell_withheld()
@@ -356,6 +363,7 @@ cdef class PumpedDecoder(FrameDecoder):
         if logs:
             self.replies_log.add(<int> self.replies_here.size())
         written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, self.replies_log, &what)
+        fastws_unsent(line, written)
         self.settle_replies()
         if what == BEAT_DONE:
             # No answer can have come in between: whoever decodes is here.
@@ -452,7 +460,7 @@ cdef class PumpedDecoder(FrameDecoder):
         """Whether something is to be told before messages are taken."""
         return (
             self.ahead is not None
-            and self.gate.admission.notice_count
+            and (self.gate.admission.notice_count or self.gate.admission.notices_lost)
             and self.loop_thread == PyThread_get_thread_ident()
         )
 
@@ -493,7 +501,7 @@ cdef class PumpedDecoder(FrameDecoder):
         if self.beats_begun:
             raise RuntimeError("heartbeats have begun already")
         self.beats_begun = True
-        self.beat_text = text
+        self.beat_text.swap(text)       # which takes no memory
         self.beat_expects = expects
         return 0
 

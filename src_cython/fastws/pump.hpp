@@ -272,6 +272,7 @@ class Pump {
         } else {
             beats_.remove(line);
         }
+        if (line->error.load(std::memory_order_relaxed)) order(line, ORDER_ABORT);
     }
 
     /* Reading may want to write and the other way round: TLS has messages of its own. */
