@@ -158,12 +158,17 @@ class PumpTransport(asyncio.Transport):
         encryption: Encryption | None = getattr(original, "encryption", None)
         # A `TlsTransport`, or another that has a session of libssl to hand over.
         self._tls: Any = None if encryption is None else cast(Any, original)
+        self._closing = self._ending = self._writing_paused = False
+        self._is_gone, self._is_lost, self._told = True, False, False
         self._socket = pump.adopt(fd, decoder, self._hub.hub, encryption)
         self._deadline: asyncio.TimerHandle | None = None
-        self._hub.add(self._socket, self)
+        try:
+            self._hub.add(self._socket, self)
+        except BaseException:
+            self._socket.abandon()
+            raise
+        self._is_gone = False
         self._paused = True
-        self._closing = self._ending = self._writing_paused = False
-        self._is_gone = self._is_lost = self._told = False
         self._error: Exception | None = None
         self._limits = write_limits()
         original.pause_reading()
