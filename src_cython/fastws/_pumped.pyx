@@ -61,9 +61,10 @@ cdef extern from *:
     static inline void fastws_set_error(fastws::Line *line, int error) {
         line->error.store(error, std::memory_order_relaxed);
     }
-    /* What the pump couldn't send ends the line; unless the peer has left: behind what it has sent, reading tells that. */
+    /* What the pump couldn't send ends the line; unless the peer has left: behind what it has sent, reading says so. */
     static inline void fastws_unsent(fastws::Line *line, const fastws::Outlet::Written &written) {
-        if (written.error && written.error != EPIPE && written.error != ECONNRESET) fastws_set_error(line, written.error);
+        int error = written.error;
+        if (error && error != EPIPE && error != ECONNRESET) fastws_set_error(line, error);
     }
     static inline void fastws_report(fastws::Line *line, uint32_t report) {
         if (line->reports) line->reports->add(line, report);
