@@ -117,6 +117,7 @@ class LoopHub:
                 transport._loop.call_exception_handler(
                     {"message": "a connection failed to take what its pump reported", "exception": exc}
                 )
+                transport._failed(report, exc)
 
 
 class _Retired(asyncio.Protocol):
@@ -162,12 +163,17 @@ class PumpTransport(asyncio.Transport):
         encryption: Encryption | None = getattr(original, "encryption", None)
         # A `TlsTransport`, or another that has a session of libssl to hand over.
         self._tls: Any = None if encryption is None else cast(Any, original)
+        self._closing = self._ending = self._writing_paused = False
+        self._is_gone, self._is_lost, self._told = True, False, False
         self._socket = pump.adopt(fd, decoder, self._hub.hub, encryption)
         self._deadline: asyncio.TimerHandle | None = None
-        self._hub.add(self._socket, self)
+        try:
+            self._hub.add(self._socket, self)
+        except BaseException:
+            self._socket.abandon()
+            raise
+        self._is_gone = False
         self._paused = True
-        self._closing = self._ending = self._writing_paused = False
-        self._is_gone = self._is_lost = self._told = False
         self._error: Exception | None = None
         self._limits = write_limits()
         original.pause_reading()
@@ -203,20 +209,31 @@ class PumpTransport(asyncio.Transport):
         if report & Hub.END and not self._closing and not self._protocol.eof_received():
             self.close()
         if report & Hub.GONE:
-            self._is_gone = self._closing = True
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self._error = self._failure()
-            assert self._hub is not None
-            self._hub.remove(self._socket)
-            self._socket.pump.purge()
-            # A connection may be kept for long after its end, and its loop may be gone by then.
-            self._hub = None
-            self._socket.release()
-            if self._is_lost:
-                self._tell()
-            else:
-                self._original.abort()
+            self._gone()
+
+    def _gone(self) -> None:
+        self._is_gone = self._closing = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._error = self._failure() or self._error
+        assert self._hub is not None
+        self._hub.remove(self._socket)
+        self._socket.pump.purge()
+        # A connection may be kept for long after its end, and its loop may be gone by then.
+        self._hub = None
+        self._socket.release()
+        if self._is_lost:
+            self._tell()
+        else:
+            self._original.abort()
+
+    def _failed(self, report: int, exc: Exception) -> None:
+        """Its protocol didn't take a report: what was in it is lost, so the connection ends, as in asyncio."""
+        self._error = self._error or exc
+        if not report & Hub.GONE:
+            self.abort()
+        elif not self._is_gone:
+            self._gone()
 
     def _failure(self) -> OSError | None:
         sock = self._socket

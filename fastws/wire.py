@@ -89,7 +89,8 @@ class Notice(enum.IntEnum):
     REPLY = 4
     """(REPLY, None, index of the `Reply`, 0): a message has matched it, and no pump has answered it."""
     NOTICES_LOST = 5
-    """(NOTICES_LOST, None, how many, 0): there were more than `NOTICES_MAX` since the last call."""
+    """(NOTICES_LOST, None, how many, 0): there were more than `NOTICES_MAX` since the last call, or there was no
+    memory."""
     NO_ROOM = 6
     """(NO_ROOM, key, messages that wait, 0): a message of `Conflate` found no room, and its ``otherwise`` is `Block`.
     Only the first time."""

@@ -36,7 +36,6 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         bint positioned, numbered, given_up
 
     cdef cppclass KeySpace:
-        uint32_t find(const char* data, size_t length, bint add) noexcept
         KeyEntry* entry(uint32_t index) noexcept
         const char* text(uint32_t index) noexcept
         uint32_t size() noexcept
@@ -52,7 +51,7 @@ cdef extern from "lens.hpp" namespace "fastws" nogil:
         void add_restart(int value, const string& text) except +
         void add_rule(const string& pattern, int16_t policy) except +
         void give(int source, const char* data, size_t length) noexcept
-        void look(const uint8_t* data, size_t length) noexcept
+        bint look(const uint8_t* data, size_t length) noexcept
         uint32_t key(int source) noexcept
         KeySpace* keys(int source) noexcept
         bint integer(int value, int64_t* result) noexcept
@@ -152,7 +151,7 @@ cdef class Gate:
     cdef int configure_policies(self, object overflow) except -1
     cdef int set_policy(self, int index, object policy, object route_key) except -1
     cdef int kind_of(self, object policy, Policy* target) except -1
-    cdef void ask(self, object message) noexcept
+    cdef bint ask(self, object message) noexcept
 
 
 cdef object losses_of(const uint64_t* counts)
@@ -167,25 +166,27 @@ cdef inline void admission_close(Admission* self) noexcept nogil:
     self.notices = NULL
 
 
-cdef inline void admission_notice(
+cdef inline bint admission_notice(
     Admission* self, int kind, int source, uint32_t key, int64_t a, int64_t b
 ) noexcept nogil:
+    """False if it is lost: its number will be told."""
     cdef Notice* notices
     cdef uint32_t capacity
     # Those two come once.
     if self.notice_count >= NOTICES_MAX and kind != NOTICE_DISCONNECT and kind != NOTICE_WITHHELD:
         self.notices_lost += 1
-        return
+        return False
     if self.notice_count == self.notice_capacity:
         capacity = 2 * self.notice_capacity + 8
         notices = <Notice*> realloc(self.notices, capacity * sizeof(Notice))
         if notices == NULL:
             self.notices_lost += 1
-            return
+            return False
         self.notices = notices
         self.notice_capacity = capacity
     self.notices[self.notice_count] = Notice(kind, source, key, a, b)
     self.notice_count += 1
+    return True
 
 
 cdef inline KeyEntry* admission_entry(Admission* self, int source, uint32_t key) noexcept nogil:
@@ -331,7 +332,8 @@ cdef inline int admission_replace(
 ) noexcept nogil:
     """Put a message in the place of the one of its key that waits; what is longer needs room.
 
-    1: it waits, and the caller holds a reference more to its segment; 0: it is lost; -1: it is, and the connection.
+    1: it waits, and the caller holds a reference more to its segment; 0: it is lost; -1: it is, and the connection; -2:
+    and there is no memory to say so.
     """
     cdef KeyEntry* entry = admission_entry(self, source, key)
     cdef Record* older = &inbox.ring[entry.position & (inbox.capacity - 1)]
@@ -341,8 +343,7 @@ cdef inline int admission_replace(
     if admission_outgrows(inbox, growth):
         if policy.otherwise == POLICY_DISCONNECT:
             admission_lose(self, LOST_DISCARDED, source, key)
-            admission_notice(self, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0)
-            return -1
+            return -1 if admission_notice(self, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0) else -2
         if policy.otherwise != POLICY_BLOCK:
             # Neither: the older one is out of date.
             admission_lose_at(self, inbox, LOST_CONFLATED, entry.position)

@@ -181,13 +181,15 @@ cdef class Gate:
             self.disconnects.append((policy.code, policy.reason))
         return _KINDS[type(policy)]
 
-    cdef void ask(self, object message) noexcept:
-        """Let callables find the keys of the message that is looked at next."""
+    cdef bint ask(self, object message) noexcept:
+        """Let callables find the keys of the message that is looked at next. False if there is no memory to do so."""
         cdef bytes encoded
         for source, function in self.callables:
             try:
                 key = function(message)
                 encoded = None if key is None else key.encode()
+            except MemoryError:
+                return False
             except BaseException as exc:
                 encoded = None
                 PyErr_SetObject(type(exc), exc)
@@ -196,6 +198,7 @@ cdef class Gate:
                 self.admission.lens.give(source, NULL, 0)
             else:
                 self.admission.lens.give(source, encoded, len(encoded))
+        return True
 
     cdef object key_text(self, int source, uint32_t key):
         cdef KeySpace* keys

@@ -48,5 +48,6 @@ cdef class Batch:
     cdef inline Record* record(self, Py_ssize_t index) noexcept:
         return &self.records[self.start + index * self.step]
     cdef Record* checked(self, Py_ssize_t index) except NULL
+    cdef void own(self, Record* records, Py_ssize_t start, Py_ssize_t length) noexcept
 
-cdef Batch batch_new(Record* records, Py_ssize_t start, Py_ssize_t length)
+cdef Batch batch_new()

@@ -77,6 +77,12 @@ cdef class Batch:
         if self.owned:
             array_free(self.records)
 
+    cdef void own(self, Record* records, Py_ssize_t start, Py_ssize_t length) noexcept:
+        """From now on it owns the array ``records``: ``length`` of them from ``start`` on, and a reference of each."""
+        self.records = records
+        self.start = start
+        self.length = self.owned = length
+
     cdef Record* checked(self, Py_ssize_t index) except NULL:
         if index < 0:
             index += self.length
@@ -221,13 +227,10 @@ cdef class Batch:
 Sequence.register(Batch)
 
 
-cdef Batch batch_new(Record* records, Py_ssize_t start, Py_ssize_t length):
-    """A batch that owns the array ``records``: ``length`` of them from ``start`` on, and a reference of each."""
+cdef Batch batch_new():
+    """An empty batch: made before messages are taken for it, so that none is lost for want of memory."""
     cdef Batch batch = Batch.__new__(Batch)
-    batch.records = records
-    batch.start = start
     batch.step = 1
-    batch.length = batch.owned = length
     return batch
 
 
@@ -248,6 +251,7 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
     cdef const char* payload_source = payload
     cdef Segment* segment
     cdef Record* records
+    cdef Batch batch = batch_new()
     if len(lengths) != 8 * count or len(received_ns) != 8 * count:
         raise ValueError(
             f"{count} kinds need {8 * count} bytes of lengths and times, "
@@ -265,7 +269,7 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
     if offset != total:
         raise ValueError(f"payload has {total} bytes, messages have {offset}")
     if count == 0:
-        return batch_new(NULL, 0, 0)
+        return batch
     segment = segment_new(total)
     records = <Record*> array_new(count * sizeof(Record))
     if segment == NULL or records == NULL:
@@ -286,4 +290,5 @@ def rebuild_batch(bytes payload not None, bytes lengths not None, bytes kinds no
         records[i].segment = segment
         records[i].received_ns = when
         offset += length
-    return batch_new(records, 0, count)
+    batch.own(records, 0, count)
+    return batch

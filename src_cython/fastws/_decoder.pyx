@@ -7,6 +7,8 @@ there. Nothing here makes a Python object until a consumer asks for one; decodin
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memmove
@@ -69,6 +71,23 @@ cdef tuple fragment_of(Record* record):
         (record.flags & FLAG_FIN) != 0,
         PyBytes_FromStringAndSize(<char*> record.data, record.length),
     )
+
+
+cdef tuple fragment_new():
+    """What `fragment_fill` fills: made before a frame is taken, as that may fail, or have the garbage collector run."""
+    return PyTuple_New(3)
+
+
+cdef object fragment_fill(tuple fragment, int opcode, bint fin, bytes payload):
+    cdef object number = opcode, last = fin
+    # It takes the references.
+    Py_INCREF(number)
+    PyTuple_SET_ITEM(fragment, 0, number)
+    Py_INCREF(last)
+    PyTuple_SET_ITEM(fragment, 1, last)
+    Py_INCREF(payload)
+    PyTuple_SET_ITEM(fragment, 2, payload)
+    return fragment
 
 
 cdef class FrameDecoder(Decoding):
@@ -389,7 +408,8 @@ cdef class FrameDecoder(Decoding):
         cdef uint64_t length = 0
         cdef uint64_t i
         cdef bint text
-        cdef bytes message
+        cdef object message
+        cdef bytes joined
         cdef char* target
         cdef Record* record
         if count == 0:
@@ -404,24 +424,27 @@ cdef class FrameDecoder(Decoding):
         text = (inbox_head(&self.inbox).flags & FLAG_TEXT) != 0
         for i in range(self.inbox.head, self.inbox.head + count):
             length += self.inbox.ring[i & (self.inbox.capacity - 1)].length
-        message = PyBytes_FromStringAndSize(NULL, length)
-        target = PyBytes_AS_STRING(message)
-        for _ in range(count):
-            record = inbox_head(&self.inbox)
+        message = joined = PyBytes_FromStringAndSize(NULL, length)
+        target = PyBytes_AS_STRING(joined)
+        for i in range(self.inbox.head, self.inbox.head + count):
+            record = &self.inbox.ring[i & (self.inbox.capacity - 1)]
             memcpy(target, record.data, record.length)
             target += record.length
+        if text and (decode is None or decode):
+            # It is valid: if that fails, for want of memory, the message stays.
+            message = joined.decode()
+        for _ in range(count):
             inbox_drop_head(&self.inbox)
-        if text if decode is None else decode:
-            return message.decode()
-        return message
+        return joined.decode() if decode and not text else message
 
     def pop_fragment(self):
         """Take the next data frame as (opcode, fin, payload), decompressed; None if there is none."""
         cdef Guard guard
+        cdef tuple fragment = fragment_new()
         guard.enter(self, self.latch, &self.decoding)
-        return self.take_fragment()
+        return self.take_fragment(fragment)
 
-    cdef object take_fragment(self):
+    cdef object take_fragment(self, tuple fragment):
         cdef Record* record
         cdef uint8_t flags
         cdef bytes payload
@@ -432,8 +455,9 @@ cdef class FrameDecoder(Decoding):
         record = inbox_head(&self.inbox)
         flags = record.flags
         payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
+        fragment_fill(fragment, opcode_of(flags), (flags & FLAG_FIN) != 0, payload)
         inbox_drop_head(&self.inbox)
-        return opcode_of(flags), (flags & FLAG_FIN) != 0, payload
+        return fragment
 
     def take(self, max_messages=None, /):
         """Take all complete messages, or the first ``max_messages`` (>= 1); the batch is empty if there are none."""
@@ -445,13 +469,14 @@ cdef class FrameDecoder(Decoding):
         cdef Batch batch
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
+        batch = batch_new()
         guard.enter(self, self.latch, &self.decoding)
         taken = self.move_out(unlimited(max_messages), &records, &start)
         told = taken and self.unreported(lost)
         guard.leave()
-        batch = batch_new(records, start, taken)
+        batch.own(records, start, taken)
         if told:
-            batch.losses = losses_of(lost)
+            self.tell_losses(batch, lost)
         return batch
 
     cdef uint64_t move_out(self, uint64_t most, Record** out, uint64_t* start) except? 0:
@@ -525,6 +550,17 @@ cdef class FrameDecoder(Decoding):
         memcpy(admission.lost_reported, admission.lost, sizeof(admission.lost))
         return True
 
+    cdef int tell_losses(self, Batch batch, const uint64_t* lost) except -1:
+        cdef Guard guard
+        try:
+            batch.losses = losses_of(lost)
+        except MemoryError:
+            # The next batch tells of them; this one has messages.
+            guard.enter(self, self.latch, NULL)
+            for i in range(LOSSES):
+                self.gate.admission.lost_reported[i] -= lost[i]
+        return 0
+
     cdef bint take_one(self, Record* target, bint at_head) except -1:
         """Move the message at the head to ``target``, joined; False if it can't be taken."""
         cdef Record* record = inbox_head(&self.inbox)
@@ -589,6 +625,17 @@ cdef class FrameDecoder(Decoding):
 
     def timed_controls(self):
         """`controls` with ``time.monotonic_ns()`` of the read that brought each: (opcode, payload, received_ns)."""
+        return self.take_controls(True)
+
+    def controls(self):
+        """Take the control frames that came since the last call, as (opcode, payload), in their order.
+
+        Close frames come as they are; check their payload with ``websockets.frames.Close.parse``. After a close
+        frame the decoder ignores all further input (RFC 6455 1.4).
+        """
+        return self.take_controls(False)
+
+    cdef list take_controls(self, bint timed):
         cdef list frames = []
         cdef size_t position = 0
         cdef int64_t received_ns
@@ -599,7 +646,7 @@ cdef class FrameDecoder(Decoding):
             control = self.control + position
             memcpy(&received_ns, control + 2, sizeof(int64_t))
             payload = PyBytes_FromStringAndSize(<char*> control + CONTROL_HEAD, control[1])
-            frames.append((control[0], payload, received_ns))
+            frames.append((control[0], payload, received_ns) if timed else (control[0], payload))
             position += CONTROL_HEAD + control[1]
         self.control_size = 0
         if self.control_capacity > 4096:
@@ -607,11 +654,3 @@ cdef class FrameDecoder(Decoding):
             self.control = NULL
             self.control_capacity = 0
         return frames
-
-    def controls(self):
-        """Take the control frames that came since the last call, as (opcode, payload), in their order.
-
-        Close frames come as they are; check their payload with ``websockets.frames.Close.parse``. After a close
-        frame the decoder ignores all further input (RFC 6455 1.4).
-        """
-        return [(opcode, payload) for opcode, payload, _ in self.timed_controls()]

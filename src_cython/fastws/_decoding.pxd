@@ -15,6 +15,6 @@ cdef class Decoding(DecoderState):
     cdef bint add_control(self, Header* header, const uint8_t* payload) noexcept nogil
     cdef bint reply(self, int answer) noexcept nogil
     cdef int admit(self, uint8_t* payload, uint64_t length, uint8_t flags, Segment* segment) noexcept nogil
-    cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
+    cdef bint ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil
     cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil
     cdef void note_high_water(self) noexcept nogil

@@ -262,7 +262,7 @@ cdef class Decoding(DecoderState):
             if header.rsv1:
                 result = inflater_begin(&self.inflater)
                 if result < 0:
-                    self.fail(-result, 0, 0)
+                    self.fail(-result, length if -result == OUT_OF_MEMORY else 0, 0)
                     return -1
         if header.fin:
             flags |= FLAG_FIN
@@ -272,7 +272,11 @@ cdef class Decoding(DecoderState):
                 limit = self.max_fragment
             result = inflater_run(&self.inflater, payload, length, header.fin, limit, &payload, &length)
             if result < 0:
-                self.fail(-result, 0, limit if -result == INFLATED_TOO_BIG else 0)
+                self.fail(
+                    -result,
+                    header.length if -result == OUT_OF_MEMORY else 0,
+                    limit if -result == INFLATED_TOO_BIG else 0,
+                )
                 return -1
             segment = self.inflater.segment
         if self.text:
@@ -380,8 +384,11 @@ cdef class Decoding(DecoderState):
         cdef int64_t made
         cdef bint full, old
         self.inbox.messages_in += 1
-        self.ask(payload, length, flags)
-        admission.lens.look(payload, length)
+        # A message whose key isn't known is more than a message without: what comes after it would overtake it.
+        if not self.ask(payload, length, flags) or not admission.lens.look(payload, length):
+            self.inbox.messages_in -= 1
+            self.fail(OUT_OF_MEMORY, length, 0)
+            return -1
         if admission.answers:
             answer = admission.lens.answer()
             if answer >= 0:
@@ -424,6 +431,9 @@ cdef class Decoding(DecoderState):
             answer = admission_replace(admission, &self.inbox, policy, source, key, &newer)
             self.ended |= answer < 0
             self.stepped |= answer > 0
+            if answer == -2:
+                self.fail(OUT_OF_MEMORY, length, 0)
+                return -1
             self.note_high_water()
             return 0
         if admission.max_age_ns:
@@ -449,8 +459,10 @@ cdef class Decoding(DecoderState):
                     admission.hold_old |= old
                 elif answer == POLICY_DISCONNECT:
                     admission_lose(admission, LOST_DISCARDED, source, key)
-                    admission_notice(admission, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0)
                     self.ended = True
+                    if not admission_notice(admission, NOTICE_DISCONNECT, -1, NO_KEY, policy.disconnect, 0):
+                        self.fail(OUT_OF_MEMORY, length, 0)
+                        return -1
                     return 0
                 elif answer != POLICY_DROP_OLDEST:
                     admission_lose(admission, LOST_NEWEST, source, key)
@@ -465,10 +477,10 @@ cdef class Decoding(DecoderState):
         if self.inbox.tail - self.inbox.head == self.inbox.capacity and self.inbox.dead > self.inbox.capacity // 4:
             admission_compact(admission, &self.inbox)
             self.logged = min(self.logged, self.inbox.tail)
+        self.inbox.messages_in -= 1     # it counts there
         if not inbox_push(&self.inbox, payload, length, flags, segment, self.received_ns):
             self.fail(OUT_OF_MEMORY, length, 0)
             return -1
-        self.inbox.messages_in -= 1     # counted above
         segment_hold(segment, 1)
         tag = &self.inbox.tags[(self.inbox.tail - 1) & (self.inbox.capacity - 1)]
         tag.key = key
@@ -482,12 +494,16 @@ cdef class Decoding(DecoderState):
         self.stepped = True
         return 0
 
-    cdef void ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil:
-        """Functions that give keys get a Python object, with the GIL."""
+    cdef bint ask(self, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept nogil:
+        """Functions that give keys get a Python object, with the GIL. False if there is no memory for it."""
         if not self.asks:
-            return
+            return True
         with gil:
-            self.gate.ask(make_object(payload, length, flags))
+            try:
+                message = make_object(payload, length, flags)
+            except MemoryError:
+                return False
+            return self.gate.ask(message)
 
     cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil:
         """Join the fragments of a message as they come; admit it with the last one. -1 after a violation."""

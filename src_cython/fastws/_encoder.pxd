@@ -22,3 +22,4 @@ cdef class FrameEncoder:
     cdef int compress(self, int opcode, Source* source, bint fin) except -1
     cdef size_t write(self, uint8_t* target, int opcode, bint fin, Source* source, const uint8_t* key) noexcept
     cdef void settle(self) noexcept
+    cdef void forget(self) noexcept

@@ -21,6 +21,7 @@ from ._inflate cimport (
     deflater_begin,
     deflater_bound,
     deflater_close,
+    deflater_forget,
     deflater_run,
 )
 from ._mask cimport mask_into
@@ -155,6 +156,7 @@ cdef class FrameEncoder:
         cdef size_t size
         cdef uint8_t* target
         cdef uint8_t[4] key
+        cdef bint compressed = False
         cdef Section section
         if opcode < 0 or opcode > PONG or BINARY < opcode < CLOSE:
             raise ValueError(f"opcode {opcode:#x} is reserved (RFC 6455 5.2)")
@@ -172,14 +174,18 @@ cdef class FrameEncoder:
             # From here until it is written, what is in scratch is ours.
             section.enter(self)
             if self.deflate and opcode < CLOSE:
+                compressed = True
                 self.compress(opcode, &source, fin)
             size = header_size(source.length, self.masked) + source.length
             frame = PyBytes_FromStringAndSize(NULL, size)
             target = <uint8_t*> PyBytes_AS_STRING(frame)
             self.write(target, opcode, fin, &source, key)
+            compressed = False
             self.settle()
             section.leave()
         finally:
+            if compressed:
+                deflater_forget(&self.deflater)
             source_close(&source)
         return frame
 
@@ -199,7 +205,7 @@ cdef class FrameEncoder:
         cdef uint8_t* target = NULL
         cdef uint8_t* grown
         cdef int opcode
-        cdef bytes frames
+        cdef bytes frames = None
         cdef uint8_t[4] key
         cdef Section section
         for item in items:
@@ -213,14 +219,15 @@ cdef class FrameEncoder:
             target = <uint8_t*> PyBytes_AS_STRING(frames)
             for item in items:
                 source_open(&source, item)
-                if source.length + MAX_HEADER > room - used:
+                try:
+                    if source.length + MAX_HEADER > room - used:
+                        raise BufferError("a message grew while it was encoded")
+                    opcode = TEXT if (source.text if text is None else text) else BINARY
+                    if self.masked:
+                        next_key(key)
+                    used += self.write(target + used, opcode, True, &source, key)
+                finally:
                     source_close(&source)
-                    raise BufferError("a message grew while it was encoded")
-                opcode = TEXT if (source.text if text is None else text) else BINARY
-                if self.masked:
-                    next_key(key)
-                used += self.write(target + used, opcode, True, &source, key)
-                source_close(&source)
             return frames[:used]
         room = 0
         try:
@@ -243,11 +250,14 @@ cdef class FrameEncoder:
                 finally:
                     section.leave()
                     source_close(&source)
-            return PyBytes_FromStringAndSize(<char*> target, used)
+            frames = PyBytes_FromStringAndSize(<char*> target, used)
         finally:
             free(target)
             section.enter(self)
+            if frames is None:
+                deflater_forget(&self.deflater)
             self.settle()
+        return frames
 
     cdef int compress(self, int opcode, Source* source, bint fin) except -1:
         """Replace the payload of ``source`` by its compressed form, in scratch."""
@@ -288,6 +298,13 @@ cdef class FrameEncoder:
             free(self.scratch)
             self.scratch = NULL
             self.scratch_size = 0
+
+    cdef void forget(self) noexcept:
+        """The last frame isn't sent."""
+        cdef Section section
+        if self.deflate:
+            section.enter(self)
+            deflater_forget(&self.deflater)
 
 
 def apply_mask(data, key, Py_ssize_t position=0, /):

@@ -67,6 +67,7 @@ cdef class FedDecoder(FrameDecoder):
     cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil
     cdef uint32_t send_answers(self, Line* line) noexcept nogil
     cdef uint32_t tell_withheld(self) noexcept nogil
+    cdef void report_step(self) noexcept nogil
     cdef void settle_replies(self) noexcept nogil
     cdef uint64_t answers(self) noexcept nogil
     cdef void note_pause(self) noexcept nogil

@@ -55,6 +55,11 @@ cdef extern from *:
     static inline void fastws_set_error(fastws::Line *line, int error) {
         line->error.store(error, std::memory_order_relaxed);
     }
+    /* What the pump couldn't send ends the line; unless the peer has left: behind what it has sent, reading says so. */
+    static inline void fastws_unsent(fastws::Line *line, const fastws::Outlet::Written &written) {
+        int error = written.error;
+        if (error && error != EPIPE && error != ECONNRESET) fastws_set_error(line, error);
+    }
     static inline void fastws_report(fastws::Line *line, uint32_t report) {
         if (line->reports) line->reports->add(line, report);
     }
@@ -62,6 +67,7 @@ cdef extern from *:
     ssize_t fastws_receive(Line* line, void* data, size_t size) noexcept nogil
     void fastws_set_error(Line* line, int error) noexcept nogil
     void fastws_report(Line* line, uint32_t report) noexcept nogil
+    void fastws_unsent(Line* line, const Written& written) noexcept nogil
 
 cdef extern from "entropy.hpp" namespace "fastws" nogil:
     bint masking_key(uint8_t* key) noexcept
@@ -298,6 +304,7 @@ cdef class FedDecoder(FrameDecoder):
         cdef int64_t delay_ns
         if self.pongs.size:
             written = line.outlet.answer(<const char*> self.pongs.data, self.pongs.size, self.pongs.last, &sent)
+            fastws_unsent(line, written)
             delay_ns = monotonic_ns() - self.received_ns
             first = written.first
             if sent and not written.error:
@@ -312,6 +319,7 @@ cdef class FedDecoder(FrameDecoder):
                 <const char*> self.replies.data, self.replies.size, self.replies.count, self.crowded_out,
                 self.replies_log,
             )
+            fastws_unsent(line, written)
             first |= written.first
             if written.withheld:
                 report = self.tell_withheld()
@@ -331,6 +339,11 @@ cdef class FedDecoder(FrameDecoder):
         admission_notice(&self.gate.admission, NOTICE_WITHHELD, -1, NO_KEY, 0, 0)
         self.latch.leave()
         return REPORT_STEP
+
+    cdef void report_step(self) noexcept nogil:
+        """Let the loop look at the decoder; behind the latch."""
+        if self.line != NULL:
+            fastws_report(self.line, REPORT_STEP)
 
     cdef void settle_replies(self) noexcept nogil:
         self.replies.size = self.replies.count = self.crowded_out = 0
@@ -358,6 +371,7 @@ cdef class FedDecoder(FrameDecoder):
         if logs:
             self.replies_log.add(<int> self.replies_here.size())
         written = line.outlet.beat(<const char*> self.replies.data, self.replies.size, self.replies_log, &what)
+        fastws_unsent(line, written)
         self.settle_replies()
         if what == BEAT_DONE:
             # No answer can have come in between: whoever decodes is here.
@@ -437,7 +451,7 @@ cdef class FedDecoder(FrameDecoder):
         if self.beats_begun:
             raise RuntimeError("heartbeats have begun already")
         self.beats_begun = True
-        self.beat_text = text
+        self.beat_text.swap(text)       # which takes no memory
         self.beat_expects = expects
         return 0
 

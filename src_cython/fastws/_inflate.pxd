@@ -22,7 +22,7 @@ cdef extern from "zlib.h" nogil:
         unsigned int avail_in
         uint8_t* next_out
         unsigned int avail_out
-    int Z_OK, Z_STREAM_END, Z_BUF_ERROR, Z_SYNC_FLUSH, Z_DEFLATED
+    int Z_OK, Z_STREAM_END, Z_BUF_ERROR, Z_MEM_ERROR, Z_SYNC_FLUSH, Z_DEFLATED
     int inflateInit2(z_stream* stream, int window_bits)
     int inflate(z_stream* stream, int flush)
     int inflateReset(z_stream* stream)
@@ -185,7 +185,8 @@ cdef inline int inflater_run(
                 result = -<int> INFLATE_FAILED
                 break
         else:
-            result = -<int> INFLATE_FAILED
+            # The window is made when it is needed: that isn't the peer's fault.
+            result = -<int> OUT_OF_MEMORY if status == Z_MEM_ERROR else -<int> INFLATE_FAILED
             break
     stream.avail_in = 0
     if fin:
@@ -221,6 +222,13 @@ cdef inline bint deflater_begin(Deflater* self) noexcept nogil:
         return False
     self.fresh = True
     return True
+
+
+cdef inline void deflater_forget(Deflater* self) noexcept nogil:
+    """What was compressed last isn't sent: what follows must not refer to it, as the peer's window doesn't have it."""
+    if self.ready and deflateReset(&self.stream) != Z_OK:
+        deflater_close(self)
+    self.fresh = True
 
 
 cdef inline size_t deflater_bound(Deflater* self, size_t length) noexcept nogil:

@@ -1,7 +1,6 @@
 """The pump's native side: its thread, its connections and what each sends; see pump.hpp, line.hpp and outlet.hpp."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libcpp.vector cimport vector
 
 cdef extern from "sent_log.hpp" namespace "fastws" nogil:
     cdef cppclass SentLog:
@@ -17,6 +16,10 @@ cdef extern from "line.hpp" namespace "fastws" nogil:
         int open() noexcept
         int fd() noexcept
         void forget(Line* line) noexcept
+
+    cdef struct Entry "fastws::Reports::Entry":
+        void* reference
+        uint32_t report
 
     cdef struct Written "fastws::Outlet::Written":
         size_t waiting
@@ -77,7 +80,8 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
         void stop(bint closes) noexcept
         bint stopped() noexcept
         bint has_left(Line* line) noexcept
-        void take_gone(vector[Line*]& lines) except +
+        Line* take_gone() noexcept
+        void return_gone(Line* line) noexcept
 
     enum:
         STEP_ON

@@ -15,7 +15,6 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.errno cimport ESHUTDOWN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport make_shared, shared_ptr
-from libcpp.vector cimport vector
 from posix.unistd cimport getpid
 
 from ._clock cimport deadline_ns, monotonic_ns
@@ -29,6 +28,7 @@ from ._line cimport (
     REPORT_END,
     REPORT_GONE,
     REPORT_STEP,
+    Entry,
     Line,
     Pump as NativePump,
     Reports,
@@ -94,25 +94,15 @@ cdef extern from *:
         if (tls == nullptr || !tls->failure()) return nullptr;
         return tls->lib()->ERR_reason_error_string(tls->failure());
     }
-    static inline size_t fastws_take_gone(fastws::Pump *pump, std::vector<void *> &handles) {
-        std::vector<fastws::Line *> lines;
-        pump->take_gone(lines);
-        for (auto *line : lines) handles.push_back(line->handle);
-        return lines.size();
-    }
-    static inline int64_t fastws_take(
-        fastws::Reports *reports, std::vector<void *> &handles, std::vector<uint32_t> &what
+    static inline size_t fastws_take(
+        fastws::Reports *reports, fastws::Reports::Entry *entries, size_t most, int64_t *rung_ns
     ) {
-        std::vector<fastws::Reports::Entry> entries;
-        int64_t rung_ns = reports->take(entries, [](void *reference) { Py_INCREF((PyObject *)reference); });
-        for (auto &entry : entries) {
-            handles.push_back(entry.reference);
-            what.push_back(entry.report);
-        }
-        return rung_ns;
+        return reports->take(entries, most, rung_ns, [](void *reference) { Py_INCREF((PyObject *)reference); });
+    }
+    static inline void fastws_report_again(fastws::Line *line, uint32_t report) {
+        if (line->reports) line->reports->add(line, report);
     }
     """
-    size_t fastws_take_gone(NativePump* pump, vector[void*]& handles) except +
     int fastws_adopt_fd(int fd) noexcept
     bint fastws_wait_drained(Line* line, int64_t deadline_ns) noexcept nogil
     int fastws_error_of(Line* line) noexcept
@@ -132,7 +122,8 @@ cdef extern from *:
     void fastws_prepare_ssl(void* ssl) noexcept
     bint fastws_is_encrypted(Line* line) noexcept
     const char* fastws_tls_failure(Line* line) noexcept
-    int64_t fastws_take(Reports* reports, vector[void*]& handles, vector[uint32_t]& what) except +
+    size_t fastws_take(Reports* reports, Entry* entries, size_t most, int64_t* rung_ns) noexcept
+    void fastws_report_again(Line* line, uint32_t report) noexcept
 
 cdef extern from "Python.h":
     int Py_AddPendingCall(int (*function)(void*) noexcept, void* argument) noexcept nogil
@@ -148,6 +139,7 @@ cdef extern from "latch.hpp" namespace "fastws" nogil:
 
 cdef enum:
     SLEEP_MAX_NS = 100_000_000  # between two looks for signals
+    TAKE_MAX = 64               # reports that are taken in one go
     BEATS_MIN_NS = 1_000_000    # between two heartbeats: the poller counts in milliseconds
 
 
@@ -221,26 +213,34 @@ cdef class Hub:
 
     def take(self):
         """What has happened since the last call: pairs of `PumpSocket` and a sum of STEP, END, DRAINED and GONE."""
-        cdef vector[void*] references
-        cdef vector[uint32_t] what
-        cdef size_t i = 0, count
+        cdef Entry[TAKE_MAX] entries
+        cdef size_t i = 0, count = TAKE_MAX
         cdef list taken = []
-        cdef object reference, pump_socket
-        # What comes are new references to weak ones: who has let go of a socket doesn't want to hear of it.
-        self.rung_ns = fastws_take(self.reports.get(), references, what)
-        count = references.size()
-        try:
-            while i < count:
-                reference = <object> references[i]
-                Py_DECREF(reference)
-                i += 1
-                pump_socket = reference()
-                if pump_socket is not None:
-                    taken.append((pump_socket, what[i - 1]))
-        finally:
-            while i < count:
-                Py_DECREF(<object> references[i])
-                i += 1
+        cdef object pump_socket
+        cdef PumpSocket kept
+        self.rung_ns = 0
+        while count == TAKE_MAX:
+            # What comes are new references to weak ones: who has let go of a socket doesn't want to hear of it.
+            count = fastws_take(self.reports.get(), entries, TAKE_MAX, &self.rung_ns)
+            i = 0
+            try:
+                while i < count:
+                    pump_socket = (<object> entries[i].reference)()
+                    if pump_socket is not None:
+                        taken.append((pump_socket, entries[i].report))
+                    Py_DECREF(<object> entries[i].reference)
+                    i += 1
+            except BaseException:
+                # None of it is lost: the last report of a socket would never come.
+                for kept, report in taken:
+                    fastws_report_again(kept.line, report)
+                while i < count:
+                    pump_socket = (<object> entries[i].reference)()
+                    if pump_socket is not None:
+                        fastws_report_again((<PumpSocket> pump_socket).line, entries[i].report)
+                    Py_DECREF(<object> entries[i].reference)
+                    i += 1
+                raise
         return taken
 
 
@@ -652,16 +652,19 @@ cdef class Pump:
 
     def purge(self):
         """Let go of sockets that are closed."""
-        cdef vector[void*] handles
-        cdef size_t i
+        cdef Line* line
         cdef PumpSocket gone
         cdef Section section
         section.enter(self)
         if self.process != getpid():
             return
-        for i in range(fastws_take_gone(self.native, handles)):
-            gone = <PumpSocket> handles[i]
-            self.closed.append(gone)
+        while (line := self.native.take_gone()) != NULL:
+            gone = <PumpSocket> line.handle
+            try:
+                self.closed.append(gone)
+            except MemoryError:
+                self.native.return_gone(line)
+                return
             Py_DECREF(gone)
         while self.closed:
             gone = self.closed.pop()

@@ -13,9 +13,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from ._admission cimport LOSSES, LOST_DISCARDED, losses_of
+from ._admission cimport LOSSES, LOST_DISCARDED
 from ._batch cimport Batch, batch_new, make_object
 from ._clock cimport deadline_ns, monotonic_ns
+from ._decoder cimport fragment_fill, fragment_new
 from ._fed cimport ANSWERED, RUN_MAX, FedDecoder
 from ._inbox cimport (
     FLAG_TEXT,
@@ -30,9 +31,9 @@ from ._inbox cimport (
 from ._latch cimport Guard
 from ._run cimport run_clear, run_drop, run_end, run_head_ns, run_length, run_may_resume, run_message
 from ._section cimport Section
-from ._segment cimport Segment, array_free, array_new, segment_release
+from ._segment cimport array_free, array_new
 from ._state cimport CONTROL_HEAD
-from ._wire cimport BINARY, RECORD_BYTES, TEXT
+from ._wire cimport BINARY, OUT_OF_MEMORY, RECORD_BYTES, TEXT
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
@@ -122,7 +123,7 @@ cdef class PumpedDecoder(FedDecoder):
         """Whether something is to be told before messages are taken."""
         return (
             self.ahead is not None
-            and self.gate.admission.notice_count
+            and (self.gate.admission.notice_count or self.gate.admission.notices_lost)
             and self.loop_thread == PyThread_get_thread_ident()
         )
 
@@ -192,6 +193,7 @@ cdef class PumpedDecoder(FedDecoder):
         cdef int opcode
         cdef bytes payload
         cdef list frames = None
+        cdef tuple fragment = fragment_new()
         section.enter(self)
         if self.run_here.at == self.run_here.end:
             guard.enter(self.latch, False)
@@ -199,7 +201,7 @@ cdef class PumpedDecoder(FedDecoder):
             if self.run_here.at == self.run_here.end:
                 if self.logs_ahead:
                     frames = self.take_unlogged()
-                taken = self.take_fragment()
+                taken = self.take_fragment(fragment)
                 guard.leave()
                 if frames:
                     self.log(frames)
@@ -208,21 +210,23 @@ cdef class PumpedDecoder(FedDecoder):
         record = &self.run_here.records[self.run_here.at]
         opcode = TEXT if record.flags & FLAG_TEXT else BINARY
         payload = PyBytes_FromStringAndSize(<char*> record.data, record.length)
+        fragment_fill(fragment, opcode, True, payload)
         run_drop(&self.run_here)
-        return opcode, True, payload
+        return fragment
 
     def take(self, max_messages=None, /):
         cdef Guard guard
         cdef Record* records = NULL
         cdef Record* more = NULL
         cdef uint64_t[LOSSES] lost
-        cdef uint64_t wanted, taken, added = 0, start = 0
+        cdef uint64_t wanted, taken, most, added = 0, start = 0
         cdef bint told
         cdef Batch batch
         cdef list frames = None
         if max_messages is not None and max_messages < 1:
             raise ValueError(f"max_messages is {max_messages}, must be 1 or more")
         wanted = <uint64_t> -1 if max_messages is None else max_messages
+        batch = batch_new()
         guard.enter(self, self.latch, NULL)
         if self.is_ahead():
             guard.leave()
@@ -235,16 +239,26 @@ cdef class PumpedDecoder(FedDecoder):
         if taken > wanted:
             taken = wanted
         elif taken < wanted:
-            added = self.move_out(wanted - taken, &more, <uint64_t*> NULL if taken else &start)
+            # First, as it may fail: nothing is lost then, and nothing comes out of order.
+            most = min(wanted - taken, self.inbox.messages)
+            if taken and most:
+                records = <Record*> array_new((taken + most) * sizeof(Record))
+                if records == NULL:
+                    raise MemoryError(f"no memory for a batch of {taken + most} messages")
+            try:
+                added = self.move_out(most, &more, <uint64_t*> NULL if taken else &start)
+            except BaseException:
+                array_free(records)
+                raise
         if taken + added == 0:
             guard.leave()
             if frames:
                 self.log(frames)
-            return batch_new(NULL, 0, 0)
+            return batch
         if not taken:
             records = more
         elif (
-            not added
+            records == NULL
             and self.run_here.ring != NULL
             and taken == run_length(&self.run_here)
             and taken >= self.run_here.end // 2
@@ -256,15 +270,10 @@ cdef class PumpedDecoder(FedDecoder):
             run_end(&self.run_here)
             self.run_here.held.set(0, 0)
         else:
-            records = <Record*> array_new((taken + added) * sizeof(Record))
             if records == NULL:
-                # Nothing is lost but order would be: what was moved out comes back as lost.
-                while added:
-                    added -= 1
-                    segment_release(<Segment*> more[added].segment, 1)
-                    self.gate.admission.lost[LOST_DISCARDED] += 1
-                array_free(more)
-                raise MemoryError(f"no memory for a batch of {taken} messages")
+                records = <Record*> array_new(taken * sizeof(Record))
+                if records == NULL:
+                    raise MemoryError(f"no memory for a batch of {taken} messages")
             memcpy(records, &self.run_here.records[self.run_here.at], taken * sizeof(Record))
             if added:
                 memcpy(records + taken, more, added * sizeof(Record))
@@ -276,12 +285,12 @@ cdef class PumpedDecoder(FedDecoder):
                 run_end(&self.run_here)
             self.run_here.held.set(run_length(&self.run_here), self.run_here.bytes)
         told = self.unreported(lost)
+        batch.own(records, start, taken + added)
         guard.leave()
         if frames:
             self.log(frames)
-        batch = batch_new(records, start, taken + added)
         if told:
-            batch.losses = losses_of(lost)
+            self.tell_losses(batch, lost)
         return batch
 
     cdef bint can_resume(self) except -1:
@@ -317,14 +326,14 @@ cdef class PumpedDecoder(FedDecoder):
         inbox_clear(&self.inbox)
         inbox_recount(&self.inbox)
 
-    def controls(self):
-        return [(opcode & ~ANSWERED, payload) for opcode, payload, _ in self.timed_controls()]
-
     def timed_controls(self):
         """Take the control frames as (opcode, payload, ``time.monotonic_ns()`` of the read).
 
         Pings that the pump has answered come only if frames are logged, with 0x80 added to their opcode.
         """
+        return self.take_controls(True)
+
+    cdef list take_controls(self, bint timed):
         cdef Guard guard
         cdef list frames = []
         cdef size_t position = 0, size
@@ -353,8 +362,13 @@ cdef class PumpedDecoder(FedDecoder):
                 frame = control + position
                 memcpy(&received_ns, frame + 2, sizeof(int64_t))
                 payload = PyBytes_FromStringAndSize(<char*> frame + CONTROL_HEAD, frame[1])
-                frames.append((frame[0], payload, received_ns))
+                frames.append((frame[0], payload, received_ns) if timed else (frame[0] & ~ANSWERED, payload))
                 position += CONTROL_HEAD + frame[1]
+        except MemoryError:
+            # The rest is lost, so the connection ends, and says why.
+            guard.enter(self.latch, False)
+            self.fail(OUT_OF_MEMORY, size - position, 0)
+            self.report_step()
         finally:
             free(control)
         return frames

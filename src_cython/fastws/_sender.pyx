@@ -84,7 +84,15 @@ cdef class Sender:
         cdef const char* data = PyBytes_AS_STRING(frame)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(frame)
         cdef Py_ssize_t sent = 0
-        if self.descriptor >= 0 and self.is_closing() is False and not self.buffered():
+        cdef bint goes = False
+        try:
+            goes = self.descriptor >= 0 and self.is_closing() is False and not self.buffered()
+            if not goes:
+                sent = -1
+        finally:
+            if not goes and sent == 0:
+                self.encoder.forget()
+        if goes:
             if length <= WITH_GIL_MAX:
                 sent = fastws_write_now(self.descriptor, data, length)
             else:

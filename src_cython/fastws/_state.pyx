@@ -142,7 +142,7 @@ cdef class DecoderState:
             | (STATUS_CONTROL if self.control_size else 0)
             | (STATUS_VIOLATION if self.violated else 0)
             | (STATUS_BLOCKED if self.blocked else 0)
-            | (STATUS_NOTICE if self.gate.admission.notice_count else 0)
+            | (STATUS_NOTICE if self.gate.admission.notice_count or self.gate.admission.notices_lost else 0)
         )
 
     def discard(self):

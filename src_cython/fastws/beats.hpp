@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
 #include <set>
 #include <utility>
 
@@ -20,16 +21,21 @@ class Beats {
 
     bool has(const Line *line) const { return line->beat_due_ns != 0; }
 
-    /* Add a line, or move it. */
-    void set(Line *line, int64_t due_ns) {
+    /* Add a line, or move it. False if there is no memory to add it. */
+    bool set(Line *line, int64_t due_ns) {
         auto node = due_.extract({line->beat_due_ns, line});
-        line->beat_due_ns = due_ns;
         if (node) {
             node.value().first = due_ns;
             due_.insert(std::move(node));
         } else {
-            due_.emplace(due_ns, line);
+            try {
+                due_.emplace(due_ns, line);
+            } catch (const std::bad_alloc &) {
+                return false;
+            }
         }
+        line->beat_due_ns = due_ns;
+        return true;
     }
 
     void remove(Line *line) {

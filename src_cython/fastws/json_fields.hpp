@@ -110,18 +110,20 @@ class Fields {
     struct Stage1 {
         std::unique_ptr<simdjson::internal::dom_parser_implementation> parser;
         size_t capacity = 0;
-        bool run(const uint8_t *data, size_t length) {
+        bool run(const uint8_t *data, size_t length, bool *starved) {
             if (length > capacity) {
                 size_t wanted = length < 4096 ? 4096 : length + length / 2;
                 if (wanted > simdjson::SIMDJSON_MAXSIZE_BYTES) wanted = length;
                 if (!parser) {
                     if (simdjson::get_active_implementation()->create_dom_parser_implementation(wanted, 1, parser)) {
                         parser.reset();
+                        *starved = true;
                         return false;
                     }
                 } else if (parser->allocate(wanted, 1)) {
                     parser.reset();
                     capacity = 0;
+                    *starved = true;
                     return false;
                 }
                 capacity = wanted;
@@ -408,14 +410,15 @@ public:
 
     bool empty() const { return values_.empty(); }
 
-    /* Take all values from a message; false (and all NONE) if it isn't JSON. They hold until the next call. */
-    bool evaluate(const uint8_t *data, size_t length) noexcept {
+    /* Take all values from a message; false (and all NONE) if it isn't JSON. They hold until the next call. Sets
+       ``starved`` if there is no memory to say so. */
+    bool evaluate(const uint8_t *data, size_t length, bool *starved) noexcept {
         for (Value &value : values_) value.kind = Value::NONE;
         if (length == 0) return false;
         bool good = false;
         try {
             Stage1 &stage = stage1();
-            if (!stage.run(data, length)) return false;
+            if (!stage.run(data, length, starved)) return false;
             data_ = reinterpret_cast<const char *>(data);
             length_ = length;
             tokens_ = stage.parser->structural_indexes.get();
@@ -426,6 +429,7 @@ public:
             size_t token = 0;
             good = walk(token, 0) && token == count_;
         } catch (const std::bad_alloc &) {
+            *starved = true;
             good = false;
         }
         if (!good) for (Value &value : values_) value.kind = Value::NONE;

@@ -78,9 +78,11 @@ class KeySpace {
     }
 
 public:
-    KeySpace(size_t keys_max, size_t bytes_max) : keys_max_(keys_max), bytes_max_(bytes_max) {}
+    /* Throws if there is no entropy: afterwards, the seed is there. */
+    KeySpace(size_t keys_max, size_t bytes_max) : keys_max_(keys_max), bytes_max_(bytes_max) { seed(); }
 
-    uint32_t find(const char *data, size_t length, bool add) noexcept {
+    /* Sets ``starved`` if there is no memory for a new key: then nothing has changed. */
+    uint32_t find(const char *data, size_t length, bool add, bool *starved) noexcept {
         if (length > bytes_max_) return NO_KEY;
         if (slots_.empty() && !add) return NO_KEY;
         try {
@@ -93,6 +95,11 @@ public:
                     return slots_[slot];
             }
             if (!add || entries_.size() >= keys_max_) return NO_KEY;
+            if (2 * (entries_.size() + 1) > slots_.size()) {
+                rehash(2 * slots_.size());
+                slot = h & (slots_.size() - 1);
+                while (slots_[slot] != NO_KEY) slot = (slot + 1) & (slots_.size() - 1);
+            }
             KeyEntry made{};
             made.hash = h;
             made.offset = static_cast<uint32_t>(bytes_.size());
@@ -101,9 +108,9 @@ public:
             bytes_.append(data, length);
             entries_.push_back(made);
             slots_[slot] = static_cast<uint32_t>(entries_.size() - 1);
-            if (2 * entries_.size() > slots_.size()) rehash(2 * slots_.size());
-            return static_cast<uint32_t>(entries_.size() - 1);
+            return slots_[slot];
         } catch (const std::bad_alloc &) {
+            *starved = true;
             return NO_KEY;
         }
     }

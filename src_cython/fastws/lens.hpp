@@ -96,6 +96,11 @@ class Lens {
     size_t length_ = 0;
     size_t keys_max_, bytes_max_;
     char separator_;
+    bool starved_ = false;              // there was no memory to look at the message
+
+    uint32_t found(Source &source, const char *data, size_t length) noexcept {
+        return source.keys.find(data, length, true, &starved_);
+    }
 
     void take(Source &source, const uint8_t *data, size_t length) noexcept {
         const char *text = reinterpret_cast<const char *>(data);
@@ -106,12 +111,12 @@ class Lens {
             begin += source.before.size();
             size_t rest = static_cast<size_t>(text + length - begin);
             const char *end = source.after.find(begin, rest);
-            if (end) source.current = source.keys.find(begin, static_cast<size_t>(end - begin), true);
+            if (end) source.current = found(source, begin, static_cast<size_t>(end - begin));
         } else if (source.kind == Source::POINTERS) {
             source.current = NO_KEY;
             if (source.values.size() == 1) {
                 const Value &value = fields_.value(source.values[0]);
-                if (value.kind != Value::NONE) source.current = source.keys.find(value.data, value.length, true);
+                if (value.kind != Value::NONE) source.current = found(source, value.data, value.length);
                 return;
             }
             joined_.clear();
@@ -123,11 +128,12 @@ class Lens {
                     if (!first) joined_.push_back(separator_);
                     joined_.append(value.data, value.length);
                 } catch (const std::bad_alloc &) {
+                    starved_ = true;
                     return;
                 }
                 first = false;
             }
-            source.current = source.keys.find(joined_.data(), joined_.size(), true);
+            source.current = found(source, joined_.data(), joined_.size());
         }
     }
 
@@ -174,14 +180,19 @@ public:
     /* Of a callable: the key of the message that is looked at next; null is none. */
     void give(int source, const char *data, size_t length) noexcept {
         Source &to = sources_[static_cast<size_t>(source)];
-        to.current = data ? to.keys.find(data, length, true) : NO_KEY;
+        to.current = data ? found(to, data, length) : NO_KEY;
     }
 
-    void look(const uint8_t *data, size_t length) noexcept {
+    /* False if there was no memory for it: then the message isn't what it seems, and must not be treated as if it had no
+       key. */
+    bool look(const uint8_t *data, size_t length) noexcept {
         data_ = data;
         length_ = length;
-        if (!fields_.empty()) fields_.evaluate(data, length);
+        if (!fields_.empty()) fields_.evaluate(data, length, &starved_);
         for (Source &source : sources_) take(source, data, length);
+        bool good = !starved_;
+        starved_ = false;
+        return good;
     }
 
     uint32_t key(int source) const noexcept { return sources_[static_cast<size_t>(source)].current; }

@@ -9,7 +9,6 @@
 #include <memory>
 #include <mutex>
 #include <sys/socket.h>
-#include <vector>
 
 #include "bell.hpp"
 #include "outlet.hpp"
@@ -67,13 +66,92 @@ struct Line {
     bool lingering = false;             /* TLS: close_notify is sent, that of the peer isn't here */
     int64_t beat_due_ns = 0;            /* when the next heartbeat is; 0: there is none */
 
+    uint32_t orders_taken = 0;
+    Line *next_taken = nullptr;
+
     /* Of the pump's lock. */
     uint32_t orders = 0;
+    Line *next_ordered = nullptr, *next_gone = nullptr;
+    Line *line_before = nullptr, *line_behind = nullptr;    /* among all of the pump */
     int64_t beat_every_ns = 0;          /* set before ORDER_BEATS, never again: the pump reads it without the lock */
     bool gone = false;
 
     /* Of the lock of the reports. */
     uint32_t reported = 0;
+    Line *next_reported = nullptr;
+};
+
+/* Lines one behind the other, each at most once. It takes no memory, so what happens to a line can always be told. */
+template <Line *Line::*next> class Chain {
+  public:
+    bool empty() const { return first_ == nullptr; }
+
+    void push(Line *line) {
+        line->*next = nullptr;
+        if (first_ == nullptr) {
+            first_ = line;
+        } else {
+            last_->*next = line;
+        }
+        last_ = line;
+    }
+
+    /* The first one, or NULL. */
+    Line *pop() {
+        Line *line = first_;
+        if (line != nullptr) first_ = line->*next;
+        return line;
+    }
+
+    /* Wherever it is. */
+    void remove(Line *line) {
+        Line *before = nullptr;
+        for (Line *here = first_; here != nullptr; before = here, here = here->*next) {
+            if (here != line) continue;
+            if (before == nullptr) {
+                first_ = line->*next;
+            } else {
+                before->*next = line->*next;
+            }
+            if (last_ == line) last_ = before;
+            return;
+        }
+    }
+
+  private:
+    Line *first_ = nullptr, *last_ = nullptr;
+};
+
+/* All lines of a pump. It takes no memory. */
+class Lines {
+  public:
+    bool empty() const { return first_ == nullptr; }
+    size_t size() const { return size_; }
+
+    /* Any of them; there must be one. */
+    Line *first() const { return first_; }
+
+    void add(Line *line) {
+        line->line_before = nullptr;
+        line->line_behind = first_;
+        if (first_ != nullptr) first_->line_before = line;
+        first_ = line;
+        size_++;
+    }
+
+    void remove(Line *line) {
+        if (line->line_before != nullptr) {
+            line->line_before->line_behind = line->line_behind;
+        } else {
+            first_ = line->line_behind;
+        }
+        if (line->line_behind != nullptr) line->line_behind->line_before = line->line_before;
+        size_--;
+    }
+
+  private:
+    Line *first_ = nullptr;
+    size_t size_ = 0;
 };
 
 /* From pumps to one event loop: one ring for any number of lines and events, until the loop takes them. */
@@ -84,9 +162,9 @@ class Reports {
 
     void add(Line *line, uint32_t report) {
         std::lock_guard<std::mutex> lock(mutex_);
-        if (!line->reported) lines_.push_back(line);
+        if (!line->reported) lines_.push(line);
         line->reported |= report;
-        if (lines_.size() == 1 && !rung_) {
+        if (!rung_) {
             rung_ = true;
             rung_at_ = std::chrono::steady_clock::now();
             bell_.ring();
@@ -98,35 +176,31 @@ class Reports {
         uint32_t report;
     };
 
-    /* Returns when the bell was rung, as time.monotonic_ns() tells it; 0 if it wasn't. ``hold`` is called with each
+    /* At most so many of those that are there: when they aren't fewer, more may be. ``rung_ns`` is set to when the bell
+       was rung, as time.monotonic_ns() tells it, unless it wasn't since the last call. ``hold`` is called with each
        reference under the lock, so before forget() lets it go: without a GIL nothing else keeps it meanwhile. */
-    template <typename Hold> int64_t take(std::vector<Entry> &entries, Hold hold) {
+    template <typename Hold> size_t take(Entry *entries, size_t most, int64_t *rung_ns, Hold hold) {
         std::lock_guard<std::mutex> lock(mutex_);
-        int64_t rung_ns = 0;
-        entries.clear();
-        for (Line *line : lines_) {
-            entries.push_back({line->reference, line->reported});
+        size_t count = 0;
+        while (count < most && !lines_.empty()) {
+            Line *line = lines_.pop();
             hold(line->reference);
+            entries[count++] = {line->reference, line->reported};
             line->reported = 0;
         }
-        lines_.clear();
         if (rung_) {
             bell_.silence();
-            rung_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(rung_at_.time_since_epoch()).count();
+            *rung_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(rung_at_.time_since_epoch()).count();
         }
         rung_ = false;
-        return rung_ns;
+        return count;
     }
 
     /* Before its memory goes. */
     void forget(Line *line) {
         std::lock_guard<std::mutex> lock(mutex_);
-        for (size_t i = 0; i < lines_.size(); i++) {
-            if (lines_[i] == line) {
-                lines_.erase(lines_.begin() + (ptrdiff_t)i);
-                return;
-            }
-        }
+        if (line->reported) lines_.remove(line);
+        line->reported = 0;
     }
 
   private:
@@ -134,7 +208,7 @@ class Reports {
     Bell bell_;
     bool rung_ = false;
     std::chrono::steady_clock::time_point rung_at_;
-    std::vector<Line *> lines_;
+    Chain<&Line::next_reported> lines_;
 };
 
 }  // namespace fastws

@@ -63,9 +63,11 @@ class Outlet {
         BEAT_OVER,              /* there will be none any more */
     };
 
-    /* ``last``: of the fragments for which replies were held. */
+    /* ``last``: of the fragments for which replies were held. An earlier error is told again: nothing is dropped without
+       a word, unless the socket is closed. */
     Written write(const char *data, size_t length, bool last) {
         std::unique_lock<std::mutex> lock(mutex_);
+        if (error_ && error_ != EBADF) return {waiting(), false, false, error_};
         Written written = put(lock, data, length);
         if (!last) return written;
         fragmented_ = false;

@@ -6,12 +6,13 @@
 #include <climits>
 #include <cstdint>
 #include <unistd.h>
-#include <vector>
 
 #ifdef __linux__
 #include <sys/epoll.h>
 #else
+#include <new>
 #include <poll.h>
+#include <vector>
 #endif
 
 namespace fastws {
@@ -59,21 +60,22 @@ class Poller {
         return epoll_ctl(epoll_, operation, fd, &event) < 0 ? errno : 0;
     }
 
-    /* timeout_ms: -1 is no limit. It may come back earlier, with nothing. */
-    void wait(std::vector<Readiness> &ready, int timeout_ms) {
-        epoll_event events[EVENTS_MAX];
-        ready.clear();
-        int count = epoll_wait(epoll_, events, EVENTS_MAX, timeout_ms);
-        for (int i = 0; i < count; i++) {
-            uint32_t happened = events[i].events;
-            bool over = happened & (EPOLLHUP | EPOLLERR);
-            ready.push_back({events[i].data.ptr, over || (happened & EPOLLIN), over || (happened & EPOLLOUT)});
-        }
+    /* timeout_ms: -1 is no limit. Returns how many are ready; it may come back earlier, with none. */
+    int wait(int timeout_ms) {
+        int count = epoll_wait(epoll_, events_, EVENTS_MAX, timeout_ms);
+        return count < 0 ? 0 : count;
+    }
+
+    Readiness ready(int index) const {
+        uint32_t happened = events_[index].events;
+        bool over = happened & (EPOLLHUP | EPOLLERR);
+        return {events_[index].data.ptr, over || (happened & EPOLLIN), over || (happened & EPOLLOUT)};
     }
 
   private:
     static constexpr int EVENTS_MAX = 256;
     int epoll_ = -1;
+    epoll_event events_[EVENTS_MAX];
 };
 
 #else
@@ -97,26 +99,37 @@ class Poller {
             }
             return 0;
         }
-        if (wanted) {
-            polled_.push_back({fd, wanted, 0});
-            tags_.push_back(tag);
+        if (!wanted) return 0;
+        try {
+            size_t size = polled_.size() + 1;
+            if (ready_.size() < size) ready_.resize(2 * size);
+            tags_.reserve(ready_.size());
+            polled_.reserve(ready_.size());
+        } catch (const std::bad_alloc &) {
+            return ENOMEM;
         }
+        polled_.push_back({fd, wanted, 0});
+        tags_.push_back(tag);
         return 0;
     }
 
-    void wait(std::vector<Readiness> &ready, int timeout_ms) {
-        ready.clear();
-        if (poll(polled_.data(), (nfds_t)polled_.size(), timeout_ms) <= 0) return;
+    int wait(int timeout_ms) {
+        int count = 0;
+        if (poll(polled_.data(), (nfds_t)polled_.size(), timeout_ms) <= 0) return 0;
         for (size_t i = 0; i < polled_.size(); i++) {
             short happened = polled_[i].revents;
             bool over = happened & (POLLHUP | POLLERR | POLLNVAL);
-            if (happened) ready.push_back({tags_[i], over || (happened & POLLIN), over || (happened & POLLOUT)});
+            if (happened) ready_[(size_t)count++] = {tags_[i], over || (happened & POLLIN), over || (happened & POLLOUT)};
         }
+        return count;
     }
+
+    Readiness ready(int index) const { return ready_[(size_t)index]; }
 
   private:
     std::vector<pollfd> polled_;
     std::vector<void *> tags_;
+    std::vector<Readiness> ready_;      /* as large as the two may be */
 };
 
 #endif

@@ -12,6 +12,8 @@
    - A line is only ever closed while the pump handles that line, readiness before orders, each line at most once in
      each: nothing else in the same cycle points to it.
    - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one.
+   - An exception would end the process, so nothing here throws: it takes no memory, but for a line's heartbeats, and
+     for the poller where that isn't epoll; what fails there is the line's error.
 
    Order of locks: a decoder's latch, then ``mutex_``, then that of Reports; an outlet's lock is a leaf. */
 
@@ -22,10 +24,7 @@
 #include <cstdint>
 #include <cstring>
 #include <pthread.h>
-#include <new>
 #include <string>
-#include <unordered_set>
-#include <vector>
 
 #ifdef __linux__
 #include <sched.h>
@@ -73,12 +72,7 @@ class Pump {
             int error = start();
             if (error) return error;
         }
-        try {
-            lines_.insert(line);
-        } catch (const std::bad_alloc &) {
-            if (lines_.empty()) bell_.ring();
-            return ENOMEM;
-        }
+        lines_.add(line);
         give(line, ORDER_LOOK);
         return 0;
     }
@@ -102,11 +96,16 @@ class Pump {
         give(line, ORDER_BEATS);
     }
 
-    /* Lines whose memory may go. */
-    void take_gone(std::vector<Line *> &lines) {
+    /* A line whose memory may go; NULL if there is none. */
+    Line *take_gone() {
         std::lock_guard<std::mutex> lock(mutex_);
-        lines.clear();
-        lines.swap(gone_);
+        return gone_.pop();
+    }
+
+    /* Another time. */
+    void return_gone(Line *line) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        gone_.push(line);
     }
 
     size_t lines() {
@@ -176,7 +175,7 @@ class Pump {
 
     void give(Line *line, uint32_t order) {
         bool silent = ordered_.empty();
-        if (!line->orders) ordered_.push_back(line);
+        if (!line->orders) ordered_.push(line);
         line->orders |= order;
         if (silent && running_) bell_.ring();
     }
@@ -187,14 +186,13 @@ class Pump {
     }
 
     void run() {
-        std::vector<Readiness> ready;
-        std::vector<Line *> ordered;
-        std::vector<uint32_t> orders;
+        Chain<&Line::next_taken> taken;
         settle_in();
         for (;;) {
-            poller_.wait(ready, beat());
+            int count = poller_.wait(beat());
             bool rung = false;
-            for (const Readiness &one : ready) {
+            for (int i = 0; i < count; i++) {
+                const Readiness one = poller_.ready(i);
                 Line *line = (Line *)one.tag;
                 if (line == nullptr) {
                     rung = true;
@@ -210,20 +208,18 @@ class Pump {
             {
                 std::lock_guard<std::mutex> lock(mutex_);
                 if (rung || !ordered_.empty()) bell_.silence();
-                ordered.swap(ordered_);
-                orders.clear();
-                for (Line *line : ordered) {
-                    orders.push_back(line->orders);
+                while (Line *line = ordered_.pop()) {
+                    line->orders_taken = line->orders;
                     line->orders = 0;
+                    taken.push(line);
                 }
                 if (stopping_ && closing_) break;
-                if (stopping_ || (lines_.empty() && ordered.empty())) {
+                if (stopping_ || (lines_.empty() && taken.empty())) {
                     end();
                     return;
                 }
             }
-            for (size_t i = 0; i < ordered.size(); i++) obey(ordered[i], orders[i]);
-            ordered.clear();
+            while (Line *line = taken.pop()) obey(line, line->orders_taken);
         }
         /* No more lines come. */
         for (;;) {
@@ -234,10 +230,9 @@ class Pump {
                     end();
                     return;
                 }
-                line = *lines_.begin();
+                line = lines_.first();
             }
-            line->error.store(ECANCELED, std::memory_order_relaxed);
-            close(line);
+            fail(line, ECANCELED);
         }
     }
 
@@ -269,7 +264,11 @@ class Pump {
         if (orders & ORDER_CLOSE) line->closing = true;
         if (line->closing) beats_.remove(line);
         if ((orders & (ORDER_FLUSH | ORDER_CLOSE)) && !flush(line)) return;
-        if ((orders & ORDER_BEATS) && !line->closing && !line->at_end) beats_.set(line, monotonic_ns() + line->beat_every_ns);
+        if ((orders & ORDER_BEATS) && !line->closing && !line->at_end
+            && !beats_.set(line, monotonic_ns() + line->beat_every_ns)) {
+            fail(line, ENOMEM);
+            return;
+        }
         if ((orders & ORDER_BEAT) && beats_.has(line)) beat(line, monotonic_ns());
         if (!line->closing && (orders & ORDER_LOOK)) {
             after(line, line->at_end ? (int)STEP_END : look_(line));
@@ -300,6 +299,7 @@ class Pump {
         } else {
             beats_.remove(line);
         }
+        if (line->error.load(std::memory_order_relaxed)) order(line, ORDER_ABORT);
     }
 
     /* Reading may want to write and the other way round: TLS has messages of its own. */
@@ -357,8 +357,7 @@ class Pump {
         bool drained;
         Outlet::Written written = line->outlet.flush(&drained);
         if (written.error && written.error != EBADF) {
-            line->error.store(written.error, std::memory_order_relaxed);
-            close(line);
+            fail(line, written.error);
             return false;
         }
         if (line->closing && !written.waiting) {
@@ -391,13 +390,17 @@ class Pump {
         }
         int error = poller_.set(line->fd, line, in, out, line->reading, line->writing);
         if (error) {
-            line->error.store(error, std::memory_order_relaxed);
-            close(line);
+            fail(line, error);
             return false;
         }
         line->reading = in;
         line->writing = out;
         return true;
+    }
+
+    void fail(Line *line, int error) {
+        line->error.store(error, std::memory_order_relaxed);
+        close(line);
     }
 
     void close(Line *line) {
@@ -408,17 +411,13 @@ class Pump {
         over_(line);
         std::lock_guard<std::mutex> lock(mutex_);
         line->gone = true;
-        for (size_t i = 0; i < ordered_.size(); i++) {
-            if (ordered_[i] == line) {
-                ordered_.erase(ordered_.begin() + (ptrdiff_t)i);
-                break;
-            }
-        }
-        lines_.erase(line);
+        if (line->orders) ordered_.remove(line);
+        line->orders = 0;
+        lines_.remove(line);
         if (lines_.empty()) bell_.ring();       /* the thread's work is done */
         /* Before it is in gone_: whoever takes it from there may free it. */
         report(line, REPORT_GONE);
-        gone_.push_back(line);
+        gone_.push(line);
         if (line->orphan.load()) orphaned_();
     }
 
@@ -434,8 +433,9 @@ class Pump {
     Beats beats_;
     Bell bell_;
     std::mutex mutex_;
-    std::vector<Line *> ordered_, gone_;
-    std::unordered_set<Line *> lines_;
+    Chain<&Line::next_ordered> ordered_;
+    Chain<&Line::next_gone> gone_;
+    Lines lines_;
     bool running_ = false, started_ = false, stopping_ = false, closing_ = false;
     pthread_t thread_{};
 };

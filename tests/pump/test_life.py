@@ -523,3 +523,47 @@ async def test_writers_in_other_threads():
             ended.set()
             await asyncio.to_thread(lambda: [thread.join() for thread in threads])
         assert client.stats.pings_in > 0
+
+
+async def to_the_end(connection):
+    async for _ in connection:
+        pass
+
+
+@over_loops
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_report_that_is_not_taken(monkeypatch, last):
+    """It ends the connection, and the exception says why; also if it was the last one."""
+    problems = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    async with pair(receive="thread") as (client, server):
+
+        def fail(*args):
+            raise MemoryError("no memory to look")
+
+        monkeypatch.setattr(client, "eof_received" if last else "_pumped", fail)
+        if last:
+            server.transport.abort()
+        else:
+            await server.send("x")
+        with pytest.raises(fastws.ConnectionClosedError) as raised:
+            await to_the_end(client)
+    assert isinstance(raised.value.__cause__, MemoryError)
+    assert "failed to take what its pump reported" in problems[0]["message"]
+
+
+@over_loops
+async def test_a_transport_that_can_not_be_made(monkeypatch):
+    """What has the socket already gives it back."""
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "no room to watch")
+
+    pump = Pump()
+    monkeypatch.setattr("fastws.pumping.LoopHub.add", fail)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    with pytest.raises((OSError, fastws.ConnectionClosed)) as raised:
+        async with pair(client={"receive": pump}) as (client, _):
+            await client.recv()
+    assert "no room to watch" in f"{raised.value} {raised.value.__cause__}"
+    await until(lambda: pump.connections == 0)
