@@ -1,5 +1,5 @@
 /* A thread that owns sockets: it reads when they are readable, sends what waits and heartbeats, closes. It never needs the
-   GIL.
+   GIL, but for Python functions that a decoder calls.
 
    The hand-over between the pump and other threads:
 
@@ -11,7 +11,8 @@
      and orders do nothing. Its memory may go once it is taken out of ``gone_``.
    - A line is only ever closed while the pump handles that line, readiness before orders, each line at most once in
      each: nothing else in the same cycle points to it.
-   - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one.
+   - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one. What may
+     need the GIL, rest_(), comes before: adopt(), which has it, waits for a thread that isn't running any more.
 
    Order of locks: a decoder's latch, then ``mutex_``, then that of Reports; an outlet's lock is a leaf. */
 
@@ -50,10 +51,10 @@ class Pump {
 
     /* read: the socket is readable. look: ORDER_LOOK. beat: a heartbeat is due; returns whether there will be more of them.
        over: the line is about to be closed; what it returns is ignored. orphaned: a line is gone of which nobody takes
-       reports. */
+       reports. rest: the thread is about to end, or to look again whether it may. */
     Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction beat, StepFunction over,
-         void (*orphaned)())
-        : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned) {}
+         void (*orphaned)(), void (*rest)())
+        : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned), rest_(rest) {}
     Pump(const Pump &) = delete;
     Pump &operator=(const Pump &) = delete;
     ~Pump() { stop(); }
@@ -192,7 +193,7 @@ class Pump {
                 if (one.readable && line->reading) after(line, read_(line));
             }
             {
-                std::lock_guard<std::mutex> lock(mutex_);
+                std::unique_lock<std::mutex> lock(mutex_);
                 if (rung || !ordered_.empty()) bell_.silence();
                 ordered.swap(ordered_);
                 orders.clear();
@@ -201,10 +202,16 @@ class Pump {
                     line->orders = 0;
                 }
                 if (stopping_ || (lines_ == 0 && ordered.empty())) {
-                    running_ = false;
-                    poller_.close();
-                    bell_.close();
-                    return;
+                    bool stops = stopping_;
+                    lock.unlock();
+                    rest_();
+                    lock.lock();
+                    if (stops || (lines_ == 0 && ordered_.empty())) {
+                        running_ = false;
+                        poller_.close();
+                        bell_.close();
+                        return;
+                    }
                 }
             }
             for (size_t i = 0; i < ordered.size(); i++) obey(ordered[i], orders[i]);
@@ -394,6 +401,7 @@ class Pump {
     const int cpu_;
     const StepFunction read_, look_, beat_, over_;
     void (*const orphaned_)();
+    void (*const rest_)();
     Poller poller_;
     Beats beats_;
     Bell bell_;
