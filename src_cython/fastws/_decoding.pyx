@@ -71,6 +71,9 @@ from ._wire cimport (
     UNEXPECTED_CONTINUATION,
 )
 
+cdef extern from "thread_state.hpp" namespace "fastws" nogil:
+    void keep_thread_state() noexcept
+
 
 cdef class Decoding(DecoderState):
     """The part of `FrameDecoder` that turns bytes into queued messages and control frames, without the GIL."""
@@ -498,6 +501,8 @@ cdef class Decoding(DecoderState):
         """Functions that give keys get a Python object, with the GIL. False if there is no memory for it."""
         if not self.asks:
             return True
+        if self.pumping:
+            keep_thread_state()
         with gil:
             try:
                 message = make_object(payload, length, flags)

@@ -70,7 +70,7 @@ cdef extern from "pump.hpp" namespace "fastws" nogil:
 
     cdef cppclass Pump:
         Pump(const char* name, int cpu, StepFunction read, StepFunction look, StepFunction beat, StepFunction over,
-             void (*orphaned)() noexcept) except +
+             void (*orphaned)() noexcept, void (*rest)() noexcept) except +
         int adopt(Line* line) noexcept
         void order(Line* line, uint32_t order) noexcept
         void tell(Line* line, uint32_t what) noexcept

@@ -133,6 +133,9 @@ cdef extern from "<atomic>" namespace "std" nogil:
         bint test_and_set() noexcept
         void clear() noexcept
 
+cdef extern from "thread_state.hpp" namespace "fastws" nogil:
+    void drop_thread_state() noexcept
+
 cdef extern from "latch.hpp" namespace "fastws" nogil:
     int Process_id "fastws::Process::id"() noexcept
 
@@ -575,7 +578,7 @@ cdef class Pump:
         self.process = getpid()
         self.native = new NativePump(
             self.name.encode(), -1 if self.cpu is None else self.cpu, read_step, look_step, beat_step, over_step,
-            orphan_gone,
+            orphan_gone, drop_thread_state,
         )
         return 0
 

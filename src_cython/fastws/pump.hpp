@@ -1,5 +1,5 @@
 /* A thread that owns sockets: it reads when they are readable, sends what waits and heartbeats, closes. It never needs the
-   GIL.
+   GIL, but for Python functions that a decoder calls.
 
    The hand-over between the pump and other threads:
 
@@ -11,7 +11,8 @@
      and orders do nothing. Its memory may go once it is taken out of ``gone_``.
    - A line is only ever closed while the pump handles that line, readiness before orders, each line at most once in
      each: nothing else in the same cycle points to it.
-   - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one.
+   - The thread ends, under ``mutex_``, when it has no lines and no orders; adopt(), under it, starts a new one. What may
+     need the GIL, rest_(), comes before: adopt(), which has it, waits for a thread that isn't running any more.
    - An exception would end the process, so nothing here throws: it takes no memory, but for a line's heartbeats, and
      for the poller where that isn't epoll; what fails there is the line's error.
 
@@ -51,10 +52,10 @@ class Pump {
 
     /* read: the socket is readable. look: ORDER_LOOK. beat: a heartbeat is due; returns whether there will be more of them.
        over: the line is about to be closed; what it returns is ignored. orphaned: a line is gone of which nobody takes
-       reports. */
+       reports. rest: the thread is about to end, or to look again whether it may. */
     Pump(const char *name, int cpu, StepFunction read, StepFunction look, StepFunction beat, StepFunction over,
-         void (*orphaned)())
-        : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned) {}
+         void (*orphaned)(), void (*rest)())
+        : name_(name), cpu_(cpu), read_(read), look_(look), beat_(beat), over_(over), orphaned_(orphaned), rest_(rest) {}
     Pump(const Pump &) = delete;
     Pump &operator=(const Pump &) = delete;
     ~Pump() { stop(false); }
@@ -206,34 +207,37 @@ class Pump {
                 if (one.readable && line->reading) after(line, read_(line));
             }
             {
-                std::lock_guard<std::mutex> lock(mutex_);
+                std::unique_lock<std::mutex> lock(mutex_);
                 if (rung || !ordered_.empty()) bell_.silence();
                 while (Line *line = ordered_.pop()) {
                     line->orders_taken = line->orders;
                     line->orders = 0;
                     taken.push(line);
                 }
-                if (stopping_ && closing_) break;
-                if (stopping_ || (lines_.empty() && taken.empty())) {
-                    end();
-                    return;
+                if (stopping_) break;
+                if (lines_.empty() && taken.empty()) {
+                    lock.unlock();
+                    rest_();
+                    lock.lock();
+                    if (lines_.empty() && ordered_.empty()) {
+                        end();
+                        return;
+                    }
                 }
             }
             while (Line *line = taken.pop()) obey(line, line->orders_taken);
         }
         /* No more lines come. */
-        for (;;) {
-            Line *line;
-            {
-                std::lock_guard<std::mutex> lock(mutex_);
-                if (lines_.empty()) {
-                    end();
-                    return;
-                }
-                line = lines_.first();
-            }
-            fail(line, ECANCELED);
-        }
+        while (Line *line = to_be_closed()) fail(line, ECANCELED);
+        rest_();
+        std::lock_guard<std::mutex> lock(mutex_);
+        end();
+    }
+
+    /* One that is, as the thread stops; NULL if there is none. */
+    Line *to_be_closed() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return closing_ && !lines_.empty() ? lines_.first() : nullptr;
     }
 
     void end() {
@@ -429,6 +433,7 @@ class Pump {
     const int cpu_;
     const StepFunction read_, look_, beat_, over_;
     void (*const orphaned_)();
+    void (*const rest_)();
     Poller poller_;
     Beats beats_;
     Bell bell_;

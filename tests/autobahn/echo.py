@@ -1,6 +1,7 @@
 """The echo client and server that Autobahn|Testsuite drives; started by run.py in a process of its own.
 
 Usage: python echo.py client|server --module fastws|websockets --port PORT --agent NAME [--loop uvloop] [--batches]
+    [--receive thread]
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import importlib
 import json
 import logging
+import os
 import signal
 from types import ModuleType
 from typing import Any
@@ -21,11 +23,14 @@ MAX_SIZE = 32 << 20  # 9.1.6 and 9.2.6 send 16 MiB
 class Echo:
     """Sends back what it receives, message by message or batch by batch."""
 
-    def __init__(self, ws: ModuleType, batches: bool) -> None:
+    def __init__(self, ws: ModuleType, batches: bool, receive: str) -> None:
         self.ws = ws
         self.batches = batches
+        self.receive = receive
 
     async def __call__(self, connection: Any) -> None:
+        if self.receive == "thread" and connection.stats.receive != "thread":
+            raise RuntimeError("no receive thread has taken the connection over")
         try:
             if self.batches:
                 async for batch in connection.batches():
@@ -69,14 +74,16 @@ def main() -> None:
     parser.add_argument("--agent", required=True)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--batches", action="store_true")
+    parser.add_argument("--receive", choices=["loop", "thread"], default="loop", help="who receives in fastws")
     args = parser.parse_args()
+    os.environ["FASTWS_RECEIVE"] = args.receive
     # The library logs the peer's mistakes as errors of a connection handler only if we don't expect them.
     logging.basicConfig(level=logging.WARNING)
     ws = importlib.import_module(args.module)
     run = run_client if args.role == "client" else run_server
     loop_factory = importlib.import_module(args.loop).new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(run(ws, Echo(ws, args.batches), args.port, args.agent))
+        runner.run(run(ws, Echo(ws, args.batches, args.receive), args.port, args.agent))
 
 
 if __name__ == "__main__":

@@ -97,10 +97,18 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def configuration(args: argparse.Namespace) -> str:
+    """What is under test, in the name of the agent and of the folder of its report."""
+    parts = [args.module, args.loop]
+    parts += ["thread"] if args.receive == "thread" else []
+    parts += ["batches"] if args.batches else []
+    return "-".join(parts)
+
+
 def run_suite(args: argparse.Namespace, packages: Path, python2: str, out: Path) -> list[str]:
     """Run wstest and the echo against each other. Returns what went wrong besides the cases themselves."""
     port = free_port()
-    agent = f"{args.module}-{args.loop}" + ("-batches" if args.batches else "")
+    agent = configuration(args)
     url = f"ws://{HOST}:{port}"
     spec: dict[str, Any] = {
         "outdir": str(out),
@@ -118,7 +126,8 @@ def run_suite(args: argparse.Namespace, packages: Path, python2: str, out: Path)
     mode = "fuzzingserver" if args.role == "client" else "fuzzingclient"
     wstest = [python2, str(HERE / "wstest.py"), str(packages), "--mode", mode, "--spec", str(spec_file), "--webport=0"]
     echo = [sys.executable, str(HERE / "echo.py"), args.role, "--module", args.module, "--port", str(port)]
-    echo += ["--agent", agent, "--loop", args.loop] + (["--batches"] if args.batches else [])
+    echo += ["--agent", agent, "--loop", args.loop, "--receive", args.receive]
+    echo += ["--batches"] if args.batches else []
     # 9.3 and 9.4 send 4 MiB in frames of 64 bytes.
     env = os.environ | {"WEBSOCKETS_MAX_FRAGMENTS": str(1 << 20)}
     server, client = (wstest, echo) if args.role == "client" else (echo, wstest)
@@ -203,13 +212,14 @@ def main() -> None:
     parser.add_argument("--cases", default="*", help="patterns, comma-separated (default: all)")
     parser.add_argument("--exclude", default="", help="patterns of cases to leave out")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--receive", choices=["loop", "thread"], default="loop", help="who receives (default: loop)")
     parser.add_argument("--batches", action="store_true", help="echo with batches() and send_batch()")
     parser.add_argument("--timeout", type=float, default=3600, metavar="S", help="bound of the run (default: 3600)")
     args = parser.parse_args()
     python2 = find_python2(args.python2)
     WORK.mkdir(exist_ok=True)
     packages = install(python2)
-    out = WORK / f"{args.role}-{args.module}-{args.loop}{'-batches' if args.batches else ''}"
+    out = WORK / f"{args.role}-{configuration(args)}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     start = time.monotonic()
