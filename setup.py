@@ -32,7 +32,7 @@ MODULES = (
     "_receiver",
 )
 if sys.platform != "win32":
-    MODULES += ("_pumped", "_pump")
+    MODULES += ("_fed", "_pumped", "_pump")
 
 
 def simdjson() -> Path:

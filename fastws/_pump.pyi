@@ -94,11 +94,12 @@ class PumpSocket:
     def waiting_bytes(self) -> int:
         """Bytes that the socket hasn't taken."""
     @property
-    def sent(self) -> tuple[int, int]:
-        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
-    @property
-    def withheld(self) -> int:
-        """Replies and heartbeats that the pump hasn't sent, as more than 1 MiB waited for a peer that doesn't read."""
+    def sent(self) -> tuple[int, int, int]:
+        """What the pump has sent of its own: (messages, bytes, withheld).
+
+        The bytes are those of pongs and headers, too. Withheld are replies and heartbeats that it hasn't sent, as more
+        than 1 MiB waited for a peer that doesn't read.
+        """
     def take_log(self) -> tuple[list[int], int]:
         """Which replies and heartbeats were sent since the last call, if the decoder logs; `Hub.STEP` tells of them.
 

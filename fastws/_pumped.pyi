@@ -1,10 +1,10 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, final
 
-from ._decoder import FrameDecoder
+from ._fed import FedDecoder
 
 @final
-class PumpedDecoder(FrameDecoder):
+class PumpedDecoder(FedDecoder):
     """A `FrameDecoder` between a `fastws.Pump`, which reads the socket in a native thread, and Python.
 
     Arguments, methods and attributes are those of `FrameDecoder`; memory for reads is lent to nobody, so
@@ -21,13 +21,6 @@ class PumpedDecoder(FrameDecoder):
         Args:
             on_notices: Called with the decoder in this thread, if there are `notices`.
             on_frames: Called with what `unlogged` gives, in any thread; then answered pings are told of, too.
-        """
-    def reply_with(self, texts: Iterable[bytes | None]) -> None:
-        """What the pump answers by itself; to be called before it reads.
-
-        Args:
-            texts: The text of each of the ``replies``, as bytes; None leaves one to the loop, by a notice. Those at the
-                end that have none are what a heartbeat expects: `heard` counts them.
         """
     def step_status(self) -> int:
         """A `Status` of what is to be looked at now."""
@@ -47,15 +40,3 @@ class PumpedDecoder(FrameDecoder):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come: the socket is closed."""
-    @property
-    def heard(self) -> int:
-        """Answers to heartbeats that the pump has seen."""
-    @property
-    def beats(self) -> tuple[int, int]:
-        """``time.monotonic_ns()`` of two heartbeats: the earliest that no answer has followed, and the last; or 0."""
-    @property
-    def pings(self) -> tuple[int, int]:
-        """(pings answered by the pump, longest time from the read to the answer in nanoseconds)."""
-    @property
-    def pause(self) -> tuple[int, bool, int, int]:
-        """Pauses of reading at a limit: (number, whether there is one, nanoseconds in all, those of the longest)."""

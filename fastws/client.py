@@ -16,7 +16,7 @@ from websockets.typing import PathLike
 
 from .connection import Connection, MaxQueue
 from .options import Options, merged_signature, take_options
-from .tls import Security
+from .security import Security
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
 

@@ -27,7 +27,7 @@ from .deflate import Deflate
 from .failures import failure
 from .handshake import HeadEnd
 from .pumping import PumpPauses, PumpTransport, default_pump, pumpable
-from .tls import Security
+from .security import Security
 from .wire import Status, Violation
 
 __all__ = ["Connection"]
@@ -68,6 +68,7 @@ class Connection(Blocking):
         self._held: bytearray | None = None
         # Afterwards: the data plane, unless extensions keep it with websockets.
         self._deflate: Deflate | None = None
+        self._pongs_at: dict[bytes, float] = {}  # When answers to pings were received that websockets hasn't told of.
         self._at_end = False
         self._reads_itself = False  # A pump does, and stops by itself.
         self._limit_tls: Callable[..., None] | None = None
@@ -224,14 +225,13 @@ class Connection(Blocking):
 
     def _pumped(self, decoder: PumpedDecoder) -> None:
         """Something has happened in the pump."""
+        sent: tuple[list[int], int] = [], 0
         if self.debug:
             assert isinstance(self.transport, PumpTransport)
             # Taken first, so that what they answer is logged ahead of them.
             sent = self.transport.take_log()
-            self._step(decoder.step_status())
-            self._log_sent(*sent)
-        else:
-            self._step(decoder.step_status())
+        self._step(decoder.step_status())
+        self._log_sent(*sent)
         # The consumer may have looked for a pause just before there was one.
         if decoder.resumable:
             self._resume()
@@ -318,7 +318,7 @@ class Connection(Blocking):
                 self.logger.debug("< %s", frame)
             if frame.opcode is PONG:
                 self._pongs_in += 1
-                if not self._answers(payload, received_ns / 1e9):
+                if not self._may_answer(payload, received_ns / 1e9):
                     continue
             pings += frame.opcode is PING
             # RFC 6455 5.4: a close frame inside a fragmented message leaves the message incomplete.
@@ -345,8 +345,8 @@ class Connection(Blocking):
             self.pending_pings[payload] = (self.pending_pings[payload][0], time.monotonic())
         type(self.protocol).send_ping(self.protocol, data)
 
-    def _answers(self, payload: bytes, received_at: float) -> bool:
-        """Whether a pong may answer a ping; that it waited for its turn isn't latency.
+    def _may_answer(self, payload: bytes, received_at: float) -> bool:
+        """Whether a pong may answer a ping; `acknowledge_pings` will ask when it was received.
 
         One that was received before a ping with its payload was sent is unsolicited, RFC 6455 5.5.3.
         """
@@ -354,13 +354,26 @@ class Connection(Blocking):
             return True
         if received_at < self.pending_pings[payload][1]:
             return False
-        # Latency is what websockets subtracts from the time of the loop.
-        waited = self.loop.time() - received_at
-        for ping, (pong, sent_at) in self.pending_pings.items():
-            self.pending_pings[ping] = (pong, sent_at + waited)
-            if ping == payload:
-                break
+        self._pongs_at[payload] = received_at
         return True
+
+    def acknowledge_pings(self, data: bytes) -> None:
+        """As that of ``websockets``, by when the pong was received.
+
+        Neither is it latency that the pong has waited for its turn, nor does the clock of uvloop, which counts
+        milliseconds, come into it.
+        """
+        received_at = self._pongs_at.pop(data, None)
+        if received_at is None or data not in self.pending_pings:
+            super().acknowledge_pings(data)
+            return
+        self.latency = received_at - self.pending_pings[data][1]
+        for ping in list(self.pending_pings):
+            pong, sent_at = self.pending_pings.pop(ping)
+            if not pong.done():
+                pong.set_result(received_at - sent_at)
+            if ping == data:
+                break
 
     def _violated(self, decoder: FrameDecoder) -> None:
         """Fail the connection, RFC 6455 7.1.7; messages that came before stay receivable."""

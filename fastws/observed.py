@@ -76,6 +76,9 @@ class Observed(UpstreamConnection):
         self._bytes_out = 0
         self._controls_out = 0
         self._withheld = 0
+        # Replies that wait for the last fragment of a message, and the sum of their sizes.
+        self._deferred: list[str] = []
+        self._deferred_bytes = 0
         self._withheld_told = False
         self._pings_in = 0
         self._pongs_in = 0
@@ -264,16 +267,28 @@ class Observed(UpstreamConnection):
             return
         if self.send_in_progress is not None:
             # Not between the fragments of another message, RFC 6455 5.4.
-            self.send_in_progress.add_done_callback(lambda _: self._send_now(text))
+            if not self._deferred:
+                self.send_in_progress.add_done_callback(lambda _: self._send_deferred())
+            self._defer(text)
             return
         self.protocol.send_text(text.encode())
         self._answer()
+
+    def _defer(self, text: str) -> None:
+        self._deferred.append(text)
+        self._deferred_bytes += len(text.encode())
+
+    def _send_deferred(self) -> None:
+        """A message in fragments was sent."""
+        deferred, self._deferred, self._deferred_bytes = self._deferred, [], 0
+        for text in deferred:
+            self._send_now(text)
 
     def _must_withhold(self) -> bool:
         """Whether a reply or heartbeat can't be sent: it is counted if that is as the peer doesn't read."""
         if self.protocol.state is not OPEN:
             return True
-        if self.transport.get_write_buffer_size() <= _UNSENT_MAX:
+        if self.transport.get_write_buffer_size() + self._deferred_bytes <= _UNSENT_MAX:
             return False
         self._withheld += 1
         self._tell_withheld()

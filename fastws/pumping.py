@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from .core import Encryption, Hub, Pump, PumpedDecoder, PumpSocket
 from .observe.pressure import Monitor, PauseClock
-from .tls import TlsTransport, unreachable, write_limits
+from .security import unreachable
+from .tls import TlsTransport, write_limits
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -338,14 +339,9 @@ class PumpTransport(asyncio.Transport):
         self._last = True
 
     @property
-    def sent(self) -> tuple[int, int]:
-        """What the pump has sent of its own, pongs, replies and heartbeats: (messages, bytes)."""
+    def sent(self) -> tuple[int, int, int]:
+        """What the pump has sent of its own, and hasn't; see `PumpSocket.sent`."""
         return self._socket.sent
-
-    @property
-    def withheld(self) -> int:
-        """Replies and heartbeats that the pump hasn't sent, as the peer doesn't read."""
-        return self._socket.withheld
 
     def take_log(self) -> tuple[list[int], int]:
         """What the pump has sent of its own since the last call; see `PumpSocket.take_log`."""

@@ -44,8 +44,8 @@ class Sending(Vitals):
     def _sent(self) -> tuple[int, int, int]:
         messages, nbytes = (0, 0) if self._sender is None else (self._sender.messages, self._sender.nbytes)
         if isinstance(self.transport, PumpTransport):
-            own_messages, own_bytes = self.transport.sent
-            return messages + own_messages, nbytes + own_bytes, self.transport.withheld
+            own_messages, own_bytes, withheld = self.transport.sent
+            return messages + own_messages, nbytes + own_bytes, withheld
         return messages, nbytes, 0
 
     async def _send(self, message: Any, text: bool | None) -> None:

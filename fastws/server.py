@@ -20,7 +20,7 @@ from websockets.typing import BytesLike, DataLike, PathLike
 from .client import connection_factory, is_pumped, secured
 from .connection import Connection, MaxQueue
 from .options import merged_signature
-from .tls import Security
+from .security import Security
 from .wire import Opcode
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]

@@ -29,7 +29,7 @@ ROOMS = {
     "core": r"core",
     "batches": r"columns",
     "options": r"options",
-    "connection": r"connection|observed|vitals|receiving|sending|pumping|tls|blocking",
+    "connection": r"connection|observed|vitals|receiving|sending|pumping|security|tls|blocking",
     # Not among the batches: they receive, on the loop.
     "workers": r"workers|backlog|crews",
     "endpoints": r"client|server|router|sync(\..*)?",
@@ -272,7 +272,7 @@ def test_no_circles_among_extension_modules():
 @pytest.mark.parametrize("name", CYTHON_SOURCES)
 def test_only_pumps_know_pumps(name):
     """There are none on Windows."""
-    pumps = {"_pump", "_pumped"}
+    pumps = {"_pump", "_pumped", "_fed", "_line"}
     if Path(name).stem not in pumps:
         assert not pumps & {module[1:] for _, module in cython_imports(CYTHON_SOURCES[name])}
 

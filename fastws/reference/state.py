@@ -66,8 +66,8 @@ class DecoderState:
     ) -> None:
         if role not in ("client", "server"):
             raise ValueError(f"role is {role!r}, must be 'client' or 'server'")
-        if max_fragments < 0:
-            raise ValueError(f"max_fragments is {max_fragments}, must be 0 or more")
+        if max_fragments < 1:
+            raise ValueError(f"max_fragments is {max_fragments}, must be 1 or more")
         self._peer_masks = role == "server"
         self._max_message_size, self._max_fragment_size = limit_pair("max_size", max_size)
         self._max_fragments = max_fragments

@@ -78,7 +78,6 @@ class Control(AsyncioConnection):
         self._owner = weakref.ref(owner)
         self._ended = owner._ended
         self._background = background
-        self._deferred: list[str] = []
         self.outbox: Outbox
 
     # Beginning and end
@@ -194,8 +193,8 @@ class Control(AsyncioConnection):
         outbox = getattr(self, "outbox", None)
         if outbox is None:
             return 0, 0, 0
-        own_messages, own_bytes = outbox.socket.sent
-        return outbox.messages + own_messages, outbox.nbytes + own_bytes, outbox.socket.withheld
+        own_messages, own_bytes, withheld = outbox.socket.sent
+        return outbox.messages + own_messages, outbox.nbytes + own_bytes, withheld
 
     def _send_frame(self, frame: Frame) -> None:
         frame.check()
@@ -216,15 +215,13 @@ class Control(AsyncioConnection):
         with outbox.lock:
             if outbox.fragmenting:
                 # Not between the fragments of another message, RFC 6455 5.4.
-                self._deferred.append(text)
+                self._defer(text)
             elif outbox.is_open:
                 outbox.put(Opcode.TEXT, text)
 
     def send_deferred(self) -> None:
-        """A message in fragments was sent."""
-        deferred, self._deferred = self._deferred, []
-        for text in deferred:
-            self._send_now(text)
+        """A thread has sent a message in fragments."""
+        self._send_deferred()
 
     # What is received
 

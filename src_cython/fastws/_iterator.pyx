@@ -335,6 +335,22 @@ cdef class BlockingIterator:
         self.turn = None
 
 
+cdef inline object take_next(FrameDecoder decoder):
+    """The next message of those that are `ready`, mostly without a call."""
+    cdef Record* record
+    cdef object message
+    if decoder.run != NULL:
+        if run_length(decoder.run):
+            return run_message(decoder.run)
+    elif not decoder.decoding and not decoder.admits:
+        record = inbox_head(&decoder.inbox)
+        if record.flags & FLAG_WHOLE == FLAG_WHOLE:
+            message = make_object(record.data, record.length, record.flags)
+            inbox_drop_head(&decoder.inbox)
+            return message
+    return decoder.pop_message(None)
+
+
 @cython.final
 cdef class Message:
     """The awaitable that `MessageIterator` gives out: a coroutine in all but type.
@@ -351,7 +367,6 @@ cdef class Message:
 
     cdef int step(self, PyObject* value, PyObject** result) except -1:
         cdef object message
-        cdef Record* record
         cdef bint resumable
         cdef Section section
         cdef Claimed claimed
@@ -364,20 +379,7 @@ cdef class Message:
                     result[0] = <PyObject*> None
                     Py_INCREF(None)
                     return SEND_NEXT
-                if self.decoder.run != NULL:
-                    if run_length(self.decoder.run):
-                        message = run_message(self.decoder.run)
-                    else:
-                        message = self.decoder.pop_message(None)
-                elif not self.decoder.decoding and not self.decoder.admits:
-                    record = inbox_head(&self.decoder.inbox)
-                    if record.flags & FLAG_WHOLE == FLAG_WHOLE:
-                        message = make_object(record.data, record.length, record.flags)
-                        inbox_drop_head(&self.decoder.inbox)
-                    else:
-                        message = self.decoder.pop_message(None)
-                else:
-                    message = self.decoder.pop_message(None)
+                message = take_next(self.decoder)
                 if message is not None:
                     resumable = may_resume(self.decoder) and self.decoder.can_resume()
                     section.leave()

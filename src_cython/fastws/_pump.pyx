@@ -17,8 +17,7 @@ from libcpp.memory cimport make_shared, shared_ptr
 from posix.unistd cimport getpid
 
 from ._clock cimport monotonic_ns
-from ._section cimport Section
-from ._pumped cimport (
+from ._line cimport (
     ORDER_ABORT,
     ORDER_BEAT,
     ORDER_CLOSE,
@@ -31,11 +30,12 @@ from ._pumped cimport (
     Entry,
     Line,
     Pump as NativePump,
-    PumpedDecoder,
     Reports,
     SentLog,
     Written,
 )
+from ._pumped cimport PumpedDecoder
+from ._section cimport Section
 
 cdef extern from *:
     """
@@ -415,19 +415,15 @@ cdef class PumpSocket:
 
     @property
     def sent(self):
-        """What the pump has sent of its own: (messages, bytes), these with pongs and headers."""
-        cdef uint64_t messages, nbytes, withheld
-        self.check()
-        self.line.outlet.count_own(&messages, &nbytes, &withheld)
-        return messages, nbytes
+        """What the pump has sent of its own: (messages, bytes, withheld).
 
-    @property
-    def withheld(self):
-        """Replies and heartbeats that the pump hasn't sent, as more than 1 MiB waited for a peer that doesn't read."""
+        The bytes are those of pongs and headers, too. Withheld are replies and heartbeats that it hasn't sent, as more
+        than 1 MiB waited for a peer that doesn't read.
+        """
         cdef uint64_t messages, nbytes, withheld
         self.check()
         self.line.outlet.count_own(&messages, &nbytes, &withheld)
-        return withheld
+        return messages, nbytes, withheld
 
     def take_log(self):
         """Which replies and heartbeats were sent since the last call, if the decoder logs; `Hub.STEP` tells of them.

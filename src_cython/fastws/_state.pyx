@@ -76,8 +76,8 @@ cdef class DecoderState:
                 raise ValueError(f"max_queue_bytes is {max_queue_bytes}, must be positive or zero")
             self.inbox.bytes_high = max_queue_bytes
             self.inbox.bytes_low = self.inbox.bytes_high // 4
-        if max_fragments < 0:
-            raise ValueError(f"max_fragments is {max_fragments}, must be positive or zero")
+        if max_fragments < 1:
+            raise ValueError(f"max_fragments is {max_fragments}, must be 1 or more")
         self.max_fragments = max_fragments
         if deflate is not None:
             self.deflate = True

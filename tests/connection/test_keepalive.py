@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from unittest import mock
 
 import pytest
 import websockets
@@ -41,6 +43,19 @@ async def test_latency(side, link):
         assert latency == ws.latency
         assert 0.02 <= latency <= time.monotonic() - started
         assert not ws.pending_pings
+
+
+@over_loops
+async def test_the_clock_of_the_loop_is_not_in_the_latency(side, monkeypatch):
+    """That of uvloop counts in milliseconds, and one may begin at any moment."""
+    async with against_peer(side) as (ws, peer):
+        loop = mock.Mock(wraps=ws.loop)
+        loop.time.side_effect = itertools.count(ws.loop.time(), 100)
+        with monkeypatch.context() as patched:
+            patched.setattr(ws, "loop", loop)
+            pong = await ws.ping()
+            await peer.send(PONG, (await peer.read())[2])
+            assert await pong == ws.latency < 100
 
 
 @over_loops

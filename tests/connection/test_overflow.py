@@ -388,6 +388,34 @@ async def test_replies_between_fragments_of_ours(side):
 
 
 @over_loops
+async def test_replies_that_wait_for_fragments_are_bounded(side):
+    """By what may wait for a peer that doesn't read."""
+    async with against_peer(side, replies=[Reply("?", "x" * 100_000)]) as (ws, peer):
+        going_on = asyncio.Event()
+
+        async def fragments():
+            yield "first"
+            await going_on.wait()
+
+        sending = asyncio.create_task(ws.send(fragments()))
+        assert await peer.read() == (TEXT, False, b"first")
+        # One by one: a receive thread looks once for all that a read has brought.
+        for answered in range(1, 31):
+            await peer.send(TEXT, b"?")
+            await until(lambda answered=answered: ws.stats.answered == answered)
+        await peer.through()
+        assert ws.stats.withheld == 19
+        going_on.set()
+        await sending
+        assert await peer.read() == (CONT, True, b"")
+        for _ in range(11):
+            assert await peer.read() == (TEXT, True, b"x" * 100_000)
+        await peer.send(TEXT, b"?")
+        assert (await peer.read())[0] == TEXT
+        assert (ws.stats.messages_out, ws.stats.withheld) == (13, 19)
+
+
+@over_loops
 async def test_no_replies_when_closing(side):
     async with against_peer(side, replies=[TEST_REPLY]) as (ws, peer):
         closing = asyncio.create_task(ws.close())

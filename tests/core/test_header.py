@@ -323,10 +323,11 @@ def test_buffer_updated_refuses_what_was_not_lent(impl):
         {"max_queue": (4, -1)},
         {"max_queue_bytes": -1},
         {"max_fragments": -1},
+        {"max_fragments": 0},
     ],
 )
 def test_wrong_limits(impl, options):
-    with pytest.raises(ValueError, match=r"-1|5"):
+    with pytest.raises(ValueError, match=r"-1|low.* 5 > high 4|max_fragments is 0, must be 1 or more"):
         impl.FrameDecoder("client", **options)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastws
-import fastws.tls
+import fastws.security
 
 pytestmark = pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only")
 
@@ -24,7 +24,7 @@ SEED = os.environ.get("FASTWS_SOAK_SEED", "1")
 def test_accounts_add_up_and_nothing_is_left(link):
     """On asyncio and on uvloop, each with clients and servers of fastws, and a peer that is killed."""
     pytest.importorskip("uvloop")
-    if link == "tls" and fastws.tls.unreachable() is not None:
+    if link == "tls" and fastws.security.unreachable() is not None:
         pytest.skip("the libssl of this Python can't be reached")
     command = [sys.executable, "-m", "tests.pump.soak", "--seconds", str(SECONDS), "--round", "1.5", "--seed", SEED]
     command += ["--tls"] if link == "tls" else []

@@ -32,6 +32,7 @@ from connection.net import (
 from core.streams import BINARY, CLOSE, KEY, PING, PONG, TEXT, frame
 
 import fastws
+import fastws.security
 import fastws.tls
 from fastws.core import Encryption
 from fastws.pumping import PumpTransport
@@ -41,7 +42,7 @@ from .pinger import session_of
 pytestmark = [
     pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only"),
     pytest.mark.skipif(
-        fastws.IMPLEMENTATION != "pure" and fastws.tls.unreachable() is not None,
+        fastws.IMPLEMENTATION != "pure" and fastws.security.unreachable() is not None,
         reason="the libssl of this Python can't be reached",
     ),
 ]
@@ -714,7 +715,7 @@ async def test_open_timeout_in_the_tls_handshake(tls):
 
 @over_loops
 async def test_fallback(tls, monkeypatch, caplog):
-    monkeypatch.setattr(fastws.tls, "_unreachable", "libssl is elsewhere")
+    monkeypatch.setattr(fastws.security, "_unreachable", "libssl is elsewhere")
     with caplog.at_level(logging.WARNING):
         async with pair(tls) as (client, server):
             assert client.stats.receive == server.stats.receive == "loop"
@@ -737,8 +738,8 @@ async def test_fallback_to_a_server_that_ends_at_once(tls, monkeypatch):
         assert ended.wait(10)
         raise NotImplementedError("on purpose")
 
-    assert fastws.tls.unreachable() is None
-    monkeypatch.setattr(fastws.tls, "Encryption", refuse)
+    assert fastws.security.unreachable() is None
+    monkeypatch.setattr(fastws.security, "Encryption", refuse)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=end, args=(listener,))
         thread.start()

@@ -13,7 +13,7 @@ from connection.net import Link, on_asyncio, over_loops, raw_server, response_to
 from core.streams import PING, PONG, TEXT, frame
 
 import fastws
-import fastws.tls
+import fastws.security
 
 from .pingers import pinger_process
 from .test_blocked_loop import BLOCKED_S, INTERVAL_S, assert_complete, computing, keeping_the_gil, reported, sleeping
@@ -23,7 +23,7 @@ from .test_tls import Blocking, Libssl, assert_pumped
 pytestmark = [
     pytest.mark.skipif(fastws.IMPLEMENTATION == "pure", reason="receive threads are in the compiled core only"),
     pytest.mark.skipif(
-        fastws.IMPLEMENTATION != "pure" and fastws.tls.unreachable() is not None,
+        fastws.IMPLEMENTATION != "pure" and fastws.security.unreachable() is not None,
         reason="the libssl of this Python can't be reached",
     ),
 ]
