@@ -75,6 +75,15 @@ cdef extern from "thread_state.hpp" namespace "fastws" nogil:
     void keep_thread_state() noexcept
 
 
+cdef bint ask_python(void* decoder, const uint8_t* payload, uint64_t length, uint8_t flags) noexcept with gil:
+    """A function of its own: one with Python variables takes the GIL in any case."""
+    try:
+        message = make_object(payload, length, flags)
+    except MemoryError:
+        return False
+    return (<Decoding> decoder).gate.ask(message)
+
+
 cdef class Decoding(DecoderState):
     """The part of `FrameDecoder` that turns bytes into queued messages and control frames, without the GIL."""
 
@@ -503,12 +512,7 @@ cdef class Decoding(DecoderState):
             return True
         if self.pumping:
             keep_thread_state()
-        with gil:
-            try:
-                message = make_object(payload, length, flags)
-            except MemoryError:
-                return False
-            return self.gate.ask(message)
+        return ask_python(<void*> self, payload, length, flags)
 
     cdef int admit_fragment(self, bint fin, uint8_t* payload, uint64_t length) noexcept nogil:
         """Join the fragments of a message as they come; admit it with the last one. -1 after a violation."""

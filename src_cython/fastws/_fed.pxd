@@ -67,7 +67,6 @@ cdef class FedDecoder(FrameDecoder):
     cdef bint add(self, Frames* frames, int opcode, const uint8_t* payload, size_t length) noexcept nogil
     cdef uint32_t send_answers(self, Line* line) noexcept nogil
     cdef uint32_t tell_withheld(self) noexcept nogil
-    cdef void report_step(self) noexcept nogil
     cdef void settle_replies(self) noexcept nogil
     cdef uint64_t answers(self) noexcept nogil
     cdef void note_pause(self) noexcept nogil
@@ -76,4 +75,5 @@ cdef class FedDecoder(FrameDecoder):
     cdef void go_on(self) noexcept
     cdef int beat_with(self, string text, bint expects) except -1
     cdef int attach(self, Pump* pump, Line* line) except -1
+    cdef int starve(self, uint64_t nbytes) except -1
     cdef int detach(self) except -1

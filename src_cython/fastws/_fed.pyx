@@ -5,7 +5,7 @@ messages in the queue and control frames as in the loop; pings, replies and hear
 """
 
 from libc.errno cimport EAGAIN
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
@@ -107,6 +107,15 @@ cdef class FedDecoder(FrameDecoder):
         guard.enter(self, self.latch, NULL)
         self.pump = pump
         self.line = line
+        return 0
+
+    cdef int starve(self, uint64_t nbytes) except -1:
+        """So much was lost for want of memory: the connection ends, and the loop is told why."""
+        cdef Guard guard
+        guard.enter(self.latch, False)
+        self.fail(OUT_OF_MEMORY, nbytes, 0)
+        if self.line != NULL:
+            fastws_report(self.line, REPORT_STEP)
         return 0
 
     cdef int detach(self) except -1:
@@ -339,11 +348,6 @@ cdef class FedDecoder(FrameDecoder):
         admission_notice(&self.gate.admission, NOTICE_WITHHELD, -1, NO_KEY, 0, 0)
         self.latch.leave()
         return REPORT_STEP
-
-    cdef void report_step(self) noexcept nogil:
-        """Let the loop look at the decoder; behind the latch."""
-        if self.line != NULL:
-            fastws_report(self.line, REPORT_STEP)
 
     cdef void settle_replies(self) noexcept nogil:
         self.replies.size = self.replies.count = self.crowded_out = 0

@@ -33,7 +33,7 @@ from ._run cimport run_clear, run_drop, run_end, run_head_ns, run_length, run_ma
 from ._section cimport Section
 from ._segment cimport array_free, array_new
 from ._state cimport CONTROL_HEAD
-from ._wire cimport BINARY, OUT_OF_MEMORY, RECORD_BYTES, TEXT
+from ._wire cimport BINARY, RECORD_BYTES, TEXT
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
@@ -365,10 +365,8 @@ cdef class PumpedDecoder(FedDecoder):
                 frames.append((frame[0], payload, received_ns) if timed else (frame[0] & ~ANSWERED, payload))
                 position += CONTROL_HEAD + frame[1]
         except MemoryError:
-            # The rest is lost, so the connection ends, and says why.
-            guard.enter(self.latch, False)
-            self.fail(OUT_OF_MEMORY, size - position, 0)
-            self.report_step()
+            # The rest is lost.
+            self.starve(size - position)
         finally:
             free(control)
         return frames
