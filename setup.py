@@ -102,4 +102,8 @@ def extensions() -> list[Extension]:
 
 
 pure = os.environ.get("FASTWS_PURE", "0") not in ("", "0")
-setup(ext_modules=[] if pure else extensions())
+setup(
+    ext_modules=[] if pure else extensions(),
+    # pip has no option for it.
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
