@@ -93,6 +93,7 @@ def test_commands_have_their_options(command):
         "benchmarks.loops",
         "fastws",
         "pytest",
+        "tests.native.faults",
         "tests.native.fuzz",
         "tests.native.sanitize",
         "tests.pump.soak",
