@@ -28,8 +28,8 @@ from typing import Any
 from .contenders import CONTENDERS
 
 PERIOD_MS = 50
-PACED = 1_000_000
-"""Messages per second."""
+PACED = (1_000_000, 4_000_000)
+"""Messages per second; of the larger one, the peer sends its block every time."""
 CONSUMERS = {"counts": "counts", "price": "price of each", "json": "`json.loads` of each"}
 HOWS = {"sleep": "`time.sleep`", "compute": "pure Python", "hold": "C with the GIL"}
 OURS = ("fastws-thread", "fastws-loop")
@@ -128,8 +128,10 @@ def ways(args: argparse.Namespace) -> list[tuple[str, bool, str]]:
 
 def part_computing(args: argparse.Namespace, peer: Peer) -> None:
     rows = []
-    flood, paced = peer.url("flood", ms=2000), peer.url("paced", ms=2000, rate=PACED)
-    for url, consumer in ((flood, "counts"), (flood, "json"), (paced, "counts")):
+    flood = peer.url("flood", ms=2000)
+    feeds = [(flood, "counts", ""), (flood, "json", "")]
+    feeds += [(peer.url("paced", ms=2000, rate=rate), "counts", f", {rate:,} are sent") for rate in PACED]
+    for url, consumer, sent in feeds:
         for contender, batches, title in ways(args):
             rates: dict[str, list[float]] = {"nowhere": [], "process": [], "thread": []}
             for _ in range(args.rounds):
@@ -137,9 +139,9 @@ def part_computing(args: argparse.Namespace, peer: Peer) -> None:
                     result = received(args, contender, batches, url=url, computing=computing, consumer=consumer)
                     rates[computing].append(result["count"] / result["wall_ns"] * 1e9)
             alone, process, thread = (statistics.median(values) for values in rates.values())
-            what = CONSUMERS[consumer] + (f", {PACED:,} are sent" if url == paced else "")
             figures = [f"{rate:,.0f}" for rate in (alone, process, thread)]
-            rows.append((what, title, *figures, *(f"{thread / other:.0%}" for other in (alone, process))))
+            figures += [f"{thread / other:.0%}" for other in (alone, process)]
+            rows.append((CONSUMERS[consumer] + sent, title, *figures))
     table(
         "Messages per second of 150 bytes, alone and beside a process and a thread that compute all the time",
         ("consumer", "contender", "alone", "process", "thread", "thread ÷ alone", "thread ÷ process"),

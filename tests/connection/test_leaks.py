@@ -269,7 +269,7 @@ async def test_nothing_is_left(kind, end, side, tls):
     assert await gone(seen)
     # A receive thread ends soon after its last connection.
     before = await steady(census)
-    for _ in range(5):
+    for _ in range(3):
         await connection()
     assert await settled(before) == before
     assert await gone(seen)

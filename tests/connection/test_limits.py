@@ -160,15 +160,15 @@ async def test_max_queue_bytes(side, link, size):
         assert limit <= waiting < limit + size + 100 + RECORD_BYTES
         assert decoder.bytes_received < waiting + READ_MAX
         received = []
-        while waiting > limit // 4 and len(received) < 1500:
+        while waiting > limit // 4 and len(received) < 1000:
             received.append(await ws.recv())
             waiting = decoder.queued_bytes + RECORD_BYTES * decoder.queued_frames
             if not decoder.blocked:
                 break
-        while len(received) < 1500:
+        while len(received) < 1000:
             received.append(await ws.recv())
             assert decoder.queued_bytes + RECORD_BYTES * decoder.queued_frames < limit + size + 100 + RECORD_BYTES
-        assert [number_of(message) for message in received] == list(range(1500))
+        assert [number_of(message) for message in received] == list(range(1000))
 
 
 @over_loops

@@ -31,7 +31,7 @@ PAIRS = [
     *(pytest.param(("client", peer), id=f"client-{peer.name}", marks=pytest.mark.interop) for peer in OTHER_SERVERS),
 ]
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1 << 20]
-BURST = 10_000
+BURST = 5_000
 CLOSES = [(1000, ""), (1000, "done"), (3000, "ä" * 61), (4999, "bye")]
 CLOSE_IDS = ["1000", "1000-reason", "3000-longest-reason", "4999-reason"]
 
