@@ -12,15 +12,15 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import ssl
-import sys
 import threading
 from typing import Any
 from urllib.parse import quote, unquote
 
 import websockets
 from websockets.asyncio.server import serve
+
+from tests.pump.soak_peer import leave_with_parent, server_context
 
 KEYS = 5
 LARGE = 23
@@ -120,11 +120,6 @@ async def handle(ws: Any) -> None:
     print(json.dumps(told), flush=True)
 
 
-def leave_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(0)
-
-
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cert", help="a file with a certificate: TLS as well")
@@ -135,9 +130,7 @@ async def main() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
     contexts: list[ssl.SSLContext | None] = [None]
     if args.cert:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(args.cert, args.key)
-        contexts.append(context)
+        contexts.append(server_context(args.cert, args.key))
     async with contextlib.AsyncExitStack() as stack:
         ports = [0, 0]
         for i, context in enumerate(contexts):

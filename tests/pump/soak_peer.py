@@ -111,15 +111,19 @@ def leave_with_parent() -> None:
     os._exit(0)
 
 
+def server_context(cert: str, key: str) -> ssl.SSLContext:
+    """Of the two files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cert", help="a file with a certificate: TLS")
     parser.add_argument("--key", help="a file with its key")
     args = parser.parse_args()
-    context = None
-    if args.cert:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(args.cert, args.key)
+    context = server_context(args.cert, args.key) if args.cert else None
     # Resets are on purpose.
     logging.disable()
     threading.Thread(target=leave_with_parent, daemon=True).start()
